@@ -1,0 +1,1 @@
+"""Training accelerators with N:M sparsity: simulate, schedule, explain."""
