@@ -9,11 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from accel.errors import ScheduleError
 from accel.sparsity import DENSE, NMPattern
 from accel.units import ceil_div
 
 FP16_BITS = 16
 FP32_BITS = 32
+MAX_MACS = 2**58
 
 
 class Stage(StrEnum):
@@ -91,6 +93,15 @@ class Gemm:
     """What frameworks count for this product: padding included, an input gradient like its forward."""
     out_elems: int = 0
     """Elements of the result in DRAM for all `count` products."""
+
+    def checked(self) -> Gemm:
+        """Return this product, refusing one whose cycle counts could overflow 64-bit integers."""
+        if self.shape.macs >= MAX_MACS:
+            raise ScheduleError(
+                f"layer {self.layer}: {self.stage} must have less than 2**58 multiply-accumulates, not {self.shape.macs}; "
+                "lower the batch"
+            )
+        return self
 
     @property
     def pattern(self) -> NMPattern:

@@ -107,6 +107,11 @@ class Conv(_WeightLayer):
         return tuple((size + 2 * pad - extent) // step + 1 for size, step, pad, extent in sizes)
 
     @property
+    def channels_per_group(self) -> tuple[int, int]:
+        """Input and output channels of one convolution group: what FF and BP reduce over, tap by tap."""
+        return self.in_channels // self.groups, self.out_channels // self.groups
+
+    @property
     def weight_elems(self) -> int:
         """Elements of the weight tensor."""
         return self.out_channels * self.in_channels // self.groups * prod(self.kernel)
@@ -134,6 +139,11 @@ class Linear(_WeightLayer):
     in_features: Size
     out_features: Size
     rows: Size = 1
+
+    @property
+    def channels_per_group(self) -> tuple[int, int]:
+        """Input and output features: what FF and BP reduce over."""
+        return self.in_features, self.out_features
 
     @property
     def weight_elems(self) -> int:

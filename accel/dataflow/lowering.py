@@ -1,0 +1,135 @@
+"""Trace -> Step: what follows what in a training step, in the order of docs/timing.md, section 3."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from accel.dataflow.context import Context, Options
+from accel.dataflow.products import Products
+from accel.dataflow.updates import Memory, Updates
+from accel.dataflow.vectors import VectorUnit
+from accel.errors import ConfigError
+from accel.gemm import Gemm, GemmShape, Stage
+from accel.schedule import Segment, Step, VectorWork
+from accel.trace import Attention, Conv, Free, Layer, Linear, Matmul, Trace, Vector
+
+MAX_BATCH = 2**24
+
+
+def lower(trace: Trace, options: Options) -> Step:
+    """Return the work of one training step of `trace`."""
+    if not 1 <= options.batch <= MAX_BATCH:
+        raise ConfigError(f"batch must be between 1 and {MAX_BATCH}, not {options.batch}")
+    context = Context(trace, options)
+    updates = Updates(context).updates()
+    return Step(
+        network=trace.name,
+        batch=options.batch,
+        segments=tuple(_Order(context).segments_of_step()),
+        updates=tuple(updates),
+        footprint=Memory(context).footprint(updates),
+        free_layers=tuple(f"{layer.name} ({layer.kind})" for layer in trace.layers if isinstance(layer, Free)),
+    )
+
+
+@dataclass
+class _Order:
+    """Puts the work of the layers in order: forward, then backward with weight gradients beside vector work."""
+
+    context: Context
+    segments: list[Segment] = field(default_factory=list)
+    pending_gemms: list[Gemm] = field(default_factory=list)
+    pending_vectors: list[VectorWork] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.products = Products(self.context)
+        self.vectors = VectorUnit(self.context)
+
+    def segments_of_step(self) -> list[Segment]:
+        trace = self.context.trace
+        for layer in trace.layers:
+            self._forward(layer)
+        for layer in reversed(trace.layers):
+            if layer.name in trace.needs_grad:
+                self.pending_vectors += self.vectors.gradient_sum(layer)
+                self._backward(layer)
+        self._flush()
+        return self.segments
+
+    def _add(self, gemms: list[Gemm], vectors: list[VectorWork] | None = None) -> None:
+        if gemms or vectors:
+            self.segments.append(Segment(tuple(gemms), tuple(vectors or ())))
+
+    def _forward(self, layer: Layer) -> None:
+        stage = Stage.FORWARD
+        match layer:
+            case Conv() | Linear():
+                vectors = self.vectors.bias(layer, stage) + self.vectors.zeros(layer, stage)
+                self._add(self.products.forward_gemms(layer), vectors)
+            case Matmul():
+                shape = GemmShape(layer.m, layer.n, 1, layer.k, self.context.options.batch * layer.count)
+                self._add([self.products.product(layer.name, stage, "", shape)])
+            case Attention():
+                scores, context = self.products.attention_shapes(layer)
+                self._add([self.products.product(layer.name, stage, "scores", scores)])
+                self._add([], [self.vectors.softmax(layer, stage)])
+                self._add([self.products.product(layer.name, stage, "context", context)])
+            case Vector():
+                self._add([], [self.vectors.forward(layer)])
+            case Free():
+                pass
+
+    def _backward(self, layer: Layer) -> None:
+        match layer:
+            case Conv() | Linear():
+                self._flush()
+                self._backward_weight_layer(layer)
+            case Matmul():
+                self._flush()
+                self._backward_matmul(layer)
+            case Attention():
+                self._flush()
+                self._backward_attention(layer)
+            case Vector():
+                self.pending_vectors += self.vectors.backward(layer)
+            case Free():
+                pass
+
+    def _flush(self) -> None:
+        """Close the segment in which the last weight gradient runs beside the vector work that followed it."""
+        self._add(self.pending_gemms, self.pending_vectors)
+        self.pending_gemms, self.pending_vectors = [], []
+
+    def _backward_weight_layer(self, layer: Conv | Linear) -> None:
+        if self.context.trace.has_input_grad(layer):
+            self._add(self.products.input_grad_gemms(layer), self.vectors.zeros(layer, Stage.INPUT_GRAD))
+        if layer.trainable:
+            self.pending_gemms.append(self.products.weight_grad(layer))
+            self.pending_vectors += self.vectors.bias(layer, Stage.WEIGHT_GRAD)
+
+    def _backward_matmul(self, layer: Matmul) -> None:
+        count = self.context.options.batch * layer.count
+        shapes = {"lhs": GemmShape(layer.m, layer.k, 1, layer.n, count), "rhs": GemmShape(layer.k, layer.n, 1, layer.m, count)}
+        wanted = (layer.inputs[0], layer.inputs[-1])
+        self._add(
+            [
+                self.products.product(layer.name, Stage.INPUT_GRAD, part, shape)
+                for (part, shape), source in zip(shapes.items(), wanted, strict=True)
+                if source in self.context.trace.needs_grad
+            ]
+        )
+
+    def _backward_attention(self, layer: Attention) -> None:
+        """The softmax's backward runs beside the value's gradient, which does not wait for it."""
+        shape, _ = self.products.attention_shapes(layer)
+        rows, kv_len, dim, count = shape.m, layer.kv_len, layer.head_dim, shape.count
+
+        def grad(part: str, shape: GemmShape) -> Gemm:
+            return self.products.product(layer.name, Stage.INPUT_GRAD, part, shape)
+
+        self._add([grad("probabilities", GemmShape(rows, kv_len, 1, dim, count))])
+        value = grad("value", GemmShape(kv_len, dim, 1, rows, count))
+        self._add([value], [self.vectors.softmax(layer, Stage.INPUT_GRAD)])
+        query = grad("query", GemmShape(rows, dim, 1, kv_len, count))
+        key = grad("key", GemmShape(kv_len, dim, 1, rows, count))
+        self._add([query, key])

@@ -1,0 +1,314 @@
+"""The PE array, register by register and cycle by cycle: the words it is fed, the values it returns, the cycles it takes.
+
+A step of the loop is one clock cycle of every PE at once. Feeders present words at the west and north edges at the cycles that
+docs/timing.md section 1 fixes; from there on everything is registers. Nothing here computes a cycle count: it is read off the
+last output word. Whatever the contract promises cannot collide is asserted. Links and padding carry NaN where nothing may look.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from accel.golden.numeric import Float16s, Float32s, add, multiply
+from accel.golden.prune import Entries, split_groups
+from accel.units import ceil_div
+
+Records = NDArray[np.void]
+
+class ArrayRun(NamedTuple):
+    """What came out of a run and when."""
+
+    out: Float32s
+    """(count, dim_m, dim_n)."""
+    cycles: int
+    """From the first operand at a port to the last output word visible at the bottom, both included."""
+
+
+class _Array(ABC):
+    """The registers that both dataflows use; `cycle` advances them by one clock."""
+
+    def __init__(self, form: ArrayForm, group: int) -> None:
+        shape = (form.rows, form.cols)
+        self.form = form
+        self.at_row, self.at_col = np.indices(shape)
+        self.words = np.full((*shape, group), np.nan, np.float16)
+        self.control = np.full(shape, NO_CONTROL)
+        self.entries = np.full(shape, NO_ENTRY)
+        self.held_words = np.full((*shape, form.row_lanes, group), np.nan, np.float16)
+        idle = (self.control, np.zeros(shape, np.float32), np.zeros(shape, np.bool_))
+        self.multiplier = deque([idle] * form.multiplier_latency, form.multiplier_latency)
+        self.adder = deque([idle[:2]] * form.lanes, form.lanes)
+
+    def cycle(self, words: Float16s, control: Records, entries: Records) -> tuple[NDArray[np.int64], Float32s]:
+        """Return the tags (-1: none) and values visible at the bottom (chain, column), then step every register."""
+        self.words = _shift(self.words, words, axis=1)
+        self.control = _shift(self.control, control, axis=1)
+        self.entries = _shift(self.entries, entries, axis=0)
+        visible = self.bottom()
+        product = self._multiply()
+        summand_control, summand, is_valid = self.multiplier[-1]
+        sum_control, sums = self.adder[-1]
+        start = np.where(summand_control["first"], self.sums_from_outside(sums), sums)
+        total = np.where(is_valid, add(start, summand), start)
+        self.collect(sum_control, sums)
+        self.multiplier.appendleft(product)
+        self.adder.appendleft((summand_control, total))
+        return visible
+
+    def is_busy(self) -> bool:
+        """Whether something is still under way in any register."""
+        stages = [self.control, *(stage[0] for stage in self.multiplier), *(stage[0] for stage in self.adder)]
+        return any((control["tile"] >= 0).any() for control in stages) or self.holds_results()
+
+    def _multiply(self) -> tuple[Records, Float32s, NDArray[np.bool_]]:
+        """Hold the arriving words, then multiply what the entry of this cycle selects."""
+        control = self.control
+        is_active = control["tile"] >= 0
+        arrives = is_active & (control["step"] == 0) & (control["lane"] < self.form.row_lanes)
+        self.held_words[arrives, control["lane"][arrives]] = self.words[arrives]
+        entry = self.entry_in_use()
+        element = self.held_words[self.at_row, self.at_col, control["lane"] % self.form.row_lanes, entry["index"]]
+        return control, multiply(element, entry["value"]), is_active & entry["valid"]
+
+    @abstractmethod
+    def entry_in_use(self) -> Records:
+        """Take in the arriving entries; return the entry (rows, cols) that each PE multiplies with in this cycle."""
+
+    @abstractmethod
+    def sums_from_outside(self, sums: Float32s) -> Float32s:
+        """Return the sums (rows, cols) that first steps start from; `sums` are visible at the adders' outputs."""
+
+    @abstractmethod
+    def bottom(self) -> tuple[NDArray[np.int64], Float32s]:
+        """Return tags and values visible at the bottom in this cycle."""
+
+    @abstractmethod
+    def collect(self, control: Records, sums: Float32s) -> None:
+        """Step the registers behind the adders, which show `sums` in this cycle."""
+
+    @abstractmethod
+    def holds_results(self) -> bool:
+        """Whether a register behind the adders still holds a result."""
+
+
+class _OsArray(_Array):
+    """Sums stay: they are captured after the last step and drain south, chain d serving the rows r with r % drain_lanes = d."""
+
+    def __init__(self, form: ArrayForm, group: int) -> None:
+        super().__init__(form, group)
+        shape = (form.rows, form.cols)
+        self.held_entries = np.full(shape, NO_ENTRY)
+        self.capture_tag = np.full((*shape, form.lanes), -1)
+        self.capture = np.zeros((*shape, form.lanes), np.float32)
+        self.drain_tag = np.full((form.drain_lanes, *shape), -1)
+        self.drain = np.zeros((form.drain_lanes, *shape), np.float32)
+        self.drain_count = np.full(shape, -1)
+        self.drain_wait = (self.at_row // form.drain_lanes) * form.lanes
+
+    def entry_in_use(self) -> Records:
+        arrived = self.entries["tile"] >= 0
+        self.held_entries[arrived] = self.entries[arrived]
+        return self.held_entries
+
+    def sums_from_outside(self, sums: Float32s) -> Float32s:
+        return np.zeros_like(sums)
+
+    def bottom(self) -> tuple[NDArray[np.int64], Float32s]:
+        return self.drain_tag[:, -1], self.drain[:, -1]
+
+    def collect(self, control: Records, sums: Float32s) -> None:
+        self.drain_tag = _shift(self.drain_tag, -1, axis=1)
+        self.drain = _shift(self.drain, 0, axis=1)
+        self._inject()
+        finished = control["last"]
+        if finished.any():
+            self._capture(finished, control[finished], sums[finished])
+
+    def _inject(self) -> None:
+        """Move the next captured sum of each draining PE into its chain, counting from the cycle lane 0 became visible."""
+        lane = self.drain_count - self.drain_wait
+        row, col = np.nonzero((self.drain_count >= 0) & (lane >= 0))
+        lane, chain = lane[row, col], row % self.form.drain_lanes
+        assert (self.capture_tag[row, col, lane] >= 0).all(), "drained before captured"
+        assert (self.drain_tag[chain, row, col] < 0).all(), "two words in one drain register"
+        self.drain_tag[chain, row, col] = self.capture_tag[row, col, lane]
+        self.drain[chain, row, col] = self.capture[row, col, lane]
+        self.capture_tag[row, col, lane] = -1
+        self.drain_count[self.drain_count >= 0] += 1
+        self.drain_count[self.drain_count == self.drain_wait + self.form.lanes] = -1
+
+    def _capture(self, finished: NDArray[np.bool_], control: Records, sums: Float32s) -> None:
+        lane = control["lane"]
+        assert (self.capture_tag[finished, lane] < 0).all(), "captured before drained"
+        self.capture_tag[finished, lane] = _tag(control, self.form.rows, self.form.lanes)
+        self.capture[finished, lane] = sums
+        starts = finished.copy()
+        starts[finished] = lane == 0
+        assert (self.drain_count[starts] < 0).all(), "two drains at once"
+        self.drain_count[starts] = 0
+
+    def holds_results(self) -> bool:
+        return bool((self.capture_tag >= 0).any() or (self.drain_tag >= 0).any())
+
+
+class _WsArray(_Array):
+    """Entries stay, twice: a bank in use and its shadow. Sums pass south, each row starting from the row above."""
+
+    def __init__(self, form: ArrayForm, keep: int, group: int, chunk_words: int, tiles: Sequence[Tile]) -> None:
+        super().__init__(form, group)
+        self.is_first_k = np.array([tile.is_first_k for tile in tiles])
+        self.is_last_k = np.array([tile.is_last_k for tile in tiles])
+        self.chunk_words = chunk_words
+        self.banks = np.full((2, form.rows, form.cols, keep * form.col_lanes), NO_ENTRY)
+        self.tile_in_use = np.full((form.rows, form.cols), -1)
+        self.bottom_control = np.full(form.cols, NO_CONTROL)
+        self.bottom_sums = np.zeros(form.cols, np.float32)
+        self.buffer = np.zeros((chunk_words, form.lanes, form.cols), np.float32)
+        self.buffer_tile = np.full((chunk_words, form.lanes, form.cols), -1)
+        self.buffer_read = np.zeros(form.cols, np.float32)
+
+    def entry_in_use(self) -> Records:
+        tile = self.control["tile"]
+        is_active = tile >= 0
+        assert (~is_active | (tile == self.tile_in_use) | (tile == self.tile_in_use + 1)).all(), "a tile was left out"
+        self.tile_in_use = np.where(is_active, tile, self.tile_in_use)
+        slot = self.control["step"] * self.form.col_lanes + self.control["lane"] // self.form.row_lanes
+        entry = self.banks[tile % 2, self.at_row, self.at_col, slot]
+        assert (entry["tile"] == tile)[is_active].all(), "swapped before loaded"
+        self._load_shadow()
+        return entry
+
+    def _load_shadow(self) -> None:
+        """Store the entries that have reached their row: visible in the shadow from the next cycle on."""
+        row, col = np.nonzero((self.entries["tile"] >= 0) & (self.entries["row"] == self.at_row))
+        entry = self.entries[row, col]
+        assert (entry["tile"] <= self.tile_in_use[row, col] + 1).all(), "loaded over a shadow not yet swapped"
+        self.banks[entry["tile"] % 2, row, col, entry["slot"]] = entry
+
+    def sums_from_outside(self, sums: Float32s) -> Float32s:
+        return _shift(sums, self.buffer_read, axis=0)
+
+    def bottom(self) -> tuple[NDArray[np.int64], Float32s]:
+        control = self.bottom_control
+        is_output = (control["tile"] >= 0) & self.is_last_k[control["tile"]]
+        return np.where(is_output, _tag(control, self.chunk_words, self.form.lanes), -1)[None], self.bottom_sums[None]
+
+    def collect(self, control: Records, sums: Float32s) -> None:
+        self._read_buffer()
+        self._write_buffer()
+        self.bottom_control = np.where(control[-1]["last"], control[-1], NO_CONTROL)
+        self.bottom_sums = sums[-1]
+
+    def _read_buffer(self) -> None:
+        """Read the partial sums that row 0 starts from in the next cycle; the first k tile starts from +0."""
+        arriving = [self.control, *(stage[0] for stage in self.multiplier)][self.form.multiplier_latency - 1][0]
+        again = arriving["first"] & ~self.is_first_k[arriving["tile"]]
+        at = (arriving["word"][again], arriving["lane"][again], np.flatnonzero(again))
+        assert (self.buffer_tile[at] == arriving["tile"][again] - 1).all(), "partial sum read before written"
+        self.buffer_read = np.zeros(self.form.cols, np.float32)
+        self.buffer_read[again] = self.buffer[at]
+        self.buffer_tile[at] = -1
+
+    def _write_buffer(self) -> None:
+        control = self.bottom_control
+        partial = (control["tile"] >= 0) & ~self.is_last_k[control["tile"]]
+        at = (control["word"][partial], control["lane"][partial], np.flatnonzero(partial))
+        assert (self.buffer_tile[at] < 0).all(), "partial sum written over one not yet read"
+        self.buffer[at] = self.bottom_sums[partial]
+        self.buffer_tile[at] = control["tile"][partial]
+
+    def holds_results(self) -> bool:
+        return bool((self.bottom_control["tile"] >= 0).any())
+
+
+def run_os(form: ArrayForm, lhs: Float16s, rhs: Sequence[Entries]) -> ArrayRun:
+    """Run products back to back with stationary outputs.
+
+    `lhs` is (count, dim_m, dim_k), `rhs` the entries of `count` operands of one shape and pattern.
+    """
+    shape = RunShape.of(lhs, rhs)
+    tiles = os_tiles(form, shape)
+    feed = Feed(form, shape.group, tiles[-1].start + shape.steps * form.lanes + form.rows + form.cols)
+    words, entries = padded_words(lhs, rhs, form.rows * form.row_lanes), padded_entries(form, rhs, 1)
+    for number, tile in enumerate(tiles):
+        _feed_os(feed, form, shape, number, tile, words[tile.product], entries[tile.product])
+    log = _clock(_OsArray(form, shape.group), feed)
+    rows = np.arange(form.row_lanes) * form.rows + np.arange(form.rows)[:, None]
+    return _outputs(form, shape, tiles, rows, log)
+
+
+def run_ws(form: ArrayForm, lhs: Float16s, rhs: Sequence[Entries], m_chunk: int) -> ArrayRun:
+    """Run products back to back with the north operand stationary, m in chunks of `m_chunk` rows (at least 1).
+
+    Arguments as in `run_os`.
+    """
+    shape = RunShape.of(lhs, rhs)
+    tiles = ws_tiles(form, shape, m_chunk)
+    chunk_words = ceil_div(min(m_chunk, shape.dim_m), form.row_lanes)
+    last_cycle = tiles[-1].start + (form.rows + chunk_words) * shape.keep * form.lanes
+    feed = Feed(form, shape.group, last_cycle + form.rows + form.cols)
+    words, entries = padded_words(lhs, rhs, m_chunk + form.row_lanes), padded_entries(form, rhs, form.rows)
+    for number, tile in enumerate(tiles):
+        _feed_ws(feed, form, shape, number, tile, words[tile.product], entries[tile.product])
+    log = _clock(_WsArray(form, shape.keep, shape.group, chunk_words, tiles), feed)
+    rows = np.arange(form.row_lanes) + np.arange(chunk_words)[:, None] * form.row_lanes
+    return _outputs(form, shape, tiles, rows, log)
+
+
+def _clock(array: _Array, feed: Feed) -> tuple[NDArray[np.int64], Float32s]:
+    """Run until the edges are quiet and nothing is under way; return all tags and values seen, (cycles, chain, column)."""
+    tags, values = [], []
+    quiet = Feed(array.form, feed.words.shape[-1], 1)
+    cycle = 0
+    while cycle < len(feed.words) or array.is_busy():
+        source, at = (feed, cycle) if cycle < len(feed.words) else (quiet, 0)
+        tag, value = array.cycle(source.words[at], source.control[at], source.entries[at])
+        tags.append(tag)
+        values.append(value)
+        cycle += 1
+    return np.stack(tags), np.stack(values)
+
+
+def _outputs(
+    form: ArrayForm, shape: RunShape, tiles: list[Tile], tile_rows: NDArray[np.int64], log: tuple[NDArray[np.int64], Float32s]
+) -> ArrayRun:
+    """Put every word seen at the bottom in its place; `tile_rows` (words, row_lanes) says which output row of a tile it is."""
+    tags, values = log
+    cycle, chain, col = np.nonzero(tags >= 0)
+    tag, value = tags[cycle, chain, col], values[cycle, chain, col]
+    lane, word, number = tag % form.lanes, tag // form.lanes % len(tile_rows), tag // form.lanes // len(tile_rows)
+    product, row_base, rows, col_base, cols = np.array([(t.product, t.row_base, t.rows, t.col_base, t.cols) for t in tiles])[
+        number
+    ].T
+    is_in_use = col < cols
+    row = tile_rows[word, lane % form.row_lanes]
+    column = lane // form.row_lanes * form.cols + col
+    is_real = (row < rows) & (column < cols)
+    place = (product[is_real], (row_base + row)[is_real], (col_base + column)[is_real])
+    seen = np.zeros((shape.count, shape.dim_m, shape.dim_n), np.int64)
+    np.add.at(seen, place, 1)
+    assert (seen == 1).all(), "an output missing or twice"
+    out = np.zeros(seen.shape, np.float32)
+    out[place] = value[is_real]
+    return ArrayRun(out, int(cycle[is_in_use].max()) + 1)
+
+
+def _tag(control: Records, words: int, lanes: int) -> NDArray[np.int64]:
+    """Return one number that names an output word: its tile, its word, its lane."""
+    return (control["tile"].astype(np.int64) * words + control["word"]) * lanes + control["lane"]
+
+
+def _shift(registers: NDArray[Any], edge: Any, axis: int) -> NDArray[Any]:
+    """Return what `registers` show a cycle later when each hands on to the next along `axis` and the first takes `edge`."""
+    result = np.empty_like(registers)
+    ahead, behind = result.swapaxes(0, axis), registers.swapaxes(0, axis)
+    ahead[1:] = behind[:-1]
+    ahead[0] = edge
+    return result

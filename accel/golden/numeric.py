@@ -1,0 +1,45 @@
+"""Floating point as the hardware does it: FP16 operands, exact FP32 products, FP32 sums rounded to nearest even.
+
+Overflow gives infinity, subnormals are kept, and a NaN result is always the one canonical NaN, whatever the operands carried.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float16s = NDArray[np.float16]
+Float32s = NDArray[np.float32]
+
+NAN_FP32 = np.uint32(0x7FC00000).view(np.float32)
+NAN_FP16 = np.uint16(0x7E00).view(np.float16)
+
+
+def bits(values: NDArray[np.floating[Any]]) -> NDArray[np.unsignedinteger[Any]]:
+    """Return the bit patterns of FP16 or FP32 `values` as unsigned integers of the same width and shape."""
+    return values.view(f"u{values.dtype.itemsize}")
+
+
+def canonical(values: Float32s) -> Float32s:
+    """Return `values` with every NaN replaced by the canonical one, 0x7FC00000."""
+    return np.where(np.isnan(values), NAN_FP32, values)
+
+
+@np.errstate(invalid="ignore")
+def multiply(left: Float16s, right: Float16s) -> Float32s:
+    """Return the FP32 products of two FP16 arrays of one shape: exact, and never an FP32 subnormal."""
+    return canonical(left.astype(np.float32) * right.astype(np.float32))
+
+
+@np.errstate(invalid="ignore", over="ignore")
+def add(left: Float32s, right: Float32s) -> Float32s:
+    """Return the FP32 sums of two FP32 arrays of one shape, rounded to nearest even."""
+    return canonical(left + right)
+
+
+@np.errstate(over="ignore", under="ignore")
+def to_fp16(values: Float32s) -> Float16s:
+    """Return FP32 `values` rounded to nearest even FP16: subnormals kept, overflow to infinity, NaN to 0x7E00."""
+    return np.where(np.isnan(values), NAN_FP16, values.astype(np.float16))

@@ -1,0 +1,64 @@
+"""`kernel`: the decorator of every Numba function of the package.
+
+Numba's on-disk cache checks only the file that a function stands in, so a compiled caller would outlive an edit of a function it
+calls in another file. The cache of our kernels therefore lies in a folder named by a hash of all files that hold kernels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import TypeVar, cast
+
+import numba
+
+_PACKAGE = Path(__file__).parent
+_KERNEL_FOLDERS = ("timing", "dataflow")
+
+_Function = TypeVar("_Function", bound=Callable[..., object])
+
+
+def kernel(function: _Function) -> _Function:
+    """Return `function` compiled on its first call, without fastmath, cached on disk; plain Python if Numba is switched off."""
+    if numba.config.DISABLE_JIT:
+        return function
+    users_folder = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = str(_cache_folder(users_folder))
+    try:  # the decorator reads the folder once, here; a user's own functions keep theirs
+        return cast(_Function, numba.njit(cache=True, nogil=True)(function))
+    finally:
+        numba.config.CACHE_DIR = users_folder
+
+
+@cache
+def _cache_folder(users_folder: str) -> Path:
+    base = Path(users_folder) if users_folder else _user_cache_folder() / "nm-accel"
+    folder = base / _source_hash()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
+        return Path(_temporary_folder().name)
+    return folder
+
+
+def _user_cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+
+
+@cache
+def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="nm-accel-")  # of this process: deleted when it ends
+
+
+@cache
+def _source_hash() -> str:
+    digest = hashlib.sha256()
+    for folder in _KERNEL_FOLDERS:
+        for path in sorted((_PACKAGE / folder).glob("*.py")):
+            digest.update(f"{folder}/{path.name}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]

@@ -1,0 +1,174 @@
+"""Cycles of a run of the PE array: docs/timing.md section 1 as closed forms, O(1), all integers.
+
+A *run* is `count` equal products back to back. Its cycles are the sum of its tiles' slots, one tile starting when the slot of the
+one before ends, plus the *ends*: what the first tile waits for and the last one still needs. Sizes are at least 1 and products of
+sizes below 2**60.
+"""
+
+from __future__ import annotations
+
+from accel.jit import kernel
+
+PSUM_TURN_CYCLES = 3
+"""Bottom register, write and read of the psum buffer."""
+
+
+@kernel
+def _ceil_div(value: int, divisor: int) -> int:
+    return (value + divisor - 1) // divisor
+
+
+@kernel
+def _rest(value: int, whole: int) -> int:
+    """Return the size, 1..whole, of the last part when `value` is cut into parts of `whole`."""
+    return (value - 1) % whole + 1
+
+
+@kernel
+def os_tile_cycles(lanes: int, drain_lanes: int, rows_used: int, steps: int) -> int:
+    """Return the slot of an OS tile: its compute or the drain of its `rows_used` PE rows, whichever is longer."""
+    return lanes * max(steps, _ceil_div(rows_used, drain_lanes))
+
+
+@kernel
+def os_compute_cycles(
+    rows: int, cols: int, lanes: int, row_lanes: int, dim_m: int, dim_n: int, steps: int, count: int
+) -> int:
+    """Return the compute cycles of all tiles of an OS run: the sum of the slots if the drain never held one up."""
+    tiles = _ceil_div(dim_m, rows * row_lanes) * _ceil_div(dim_n, cols * (lanes // row_lanes))
+    return count * tiles * lanes * steps
+
+
+@kernel
+def os_slot_cycles(
+    rows: int, cols: int, lanes: int, row_lanes: int, drain_lanes: int, dim_m: int, dim_n: int, steps: int, count: int
+) -> int:
+    """Return the sum of the slots of all tiles of an OS run."""
+    m_tiles = _ceil_div(dim_m, rows * row_lanes)
+    n_tiles = _ceil_div(dim_n, cols * (lanes // row_lanes))
+    full = os_tile_cycles(lanes, drain_lanes, rows, steps)
+    last = os_tile_cycles(lanes, drain_lanes, min(rows, _rest(dim_m, rows * row_lanes)), steps)
+    return count * n_tiles * ((m_tiles - 1) * full + last)
+
+
+@kernel
+def os_end_cycles(
+    rows: int,
+    cols: int,
+    lanes: int,
+    row_lanes: int,
+    drain_lanes: int,
+    multiplier_latency: int,
+    dim_m: int,
+    dim_n: int,
+    steps: int,
+) -> int:
+    """Return the cycles of an OS run beyond its slots: the pipes, the way down and across, and what of the last drain is left."""
+    compute = lanes * steps
+    drain = lanes * _ceil_div(min(rows, _rest(dim_m, rows * row_lanes)), drain_lanes)
+    columns = _last_columns(cols, lanes // row_lanes, dim_n, max(compute, drain))
+    return min(compute, drain) + multiplier_latency + rows + columns
+
+
+@kernel
+def os_run_cycles(
+    rows: int,
+    cols: int,
+    lanes: int,
+    row_lanes: int,
+    drain_lanes: int,
+    multiplier_latency: int,
+    dim_m: int,
+    dim_n: int,
+    steps: int,
+    count: int,
+) -> int:
+    """Return the cycles of `count` OS products (dim_m, dim_n) of `steps` = groups * keep steps of k each."""
+    slots = os_slot_cycles(rows, cols, lanes, row_lanes, drain_lanes, dim_m, dim_n, steps, count)
+    return slots + os_end_cycles(rows, cols, lanes, row_lanes, drain_lanes, multiplier_latency, dim_m, dim_n, steps)
+
+
+@kernel
+def ws_tile_cycles(rows: int, lanes: int, row_lanes: int, rows_of_m: int, groups: int, keep: int) -> int:
+    """Return the slot of a WS tile that streams `rows_of_m` rows: the stream or the way down the array, whichever is longer.
+
+    `groups` are those of the whole product: with more than `rows` of them sums come round again through the psum buffer.
+    """
+    turn = PSUM_TURN_CYCLES if groups > rows else 0
+    return max(_ceil_div(rows_of_m, row_lanes) * keep * lanes, rows * keep * lanes + turn)
+
+
+@kernel
+def ws_compute_cycles(
+    rows: int, cols: int, lanes: int, row_lanes: int, dim_m: int, dim_n: int, groups: int, keep: int, m_chunk: int, count: int
+) -> int:
+    """Return the cycles in which the streams of a WS run flow: the sum of the slots if no tile waited for the one before."""
+    chunk = min(m_chunk, dim_m)
+    chunks = _ceil_div(dim_m, chunk)
+    stream = (chunks - 1) * _ceil_div(chunk, row_lanes) + _ceil_div(_rest(dim_m, chunk), row_lanes)
+    return count * _ceil_div(dim_n, cols * (lanes // row_lanes)) * _ceil_div(groups, rows) * stream * keep * lanes
+
+
+@kernel
+def ws_slot_cycles(
+    rows: int, cols: int, lanes: int, row_lanes: int, dim_m: int, dim_n: int, groups: int, keep: int, m_chunk: int, count: int
+) -> int:
+    """Return the sum of the slots of all tiles of a WS run."""
+    chunk = min(m_chunk, dim_m)
+    chunks = _ceil_div(dim_m, chunk)
+    full = ws_tile_cycles(rows, lanes, row_lanes, chunk, groups, keep)
+    last = ws_tile_cycles(rows, lanes, row_lanes, _rest(dim_m, chunk), groups, keep)
+    return count * _ceil_div(dim_n, cols * (lanes // row_lanes)) * _ceil_div(groups, rows) * ((chunks - 1) * full + last)
+
+
+@kernel
+def ws_end_cycles(
+    rows: int,
+    cols: int,
+    lanes: int,
+    row_lanes: int,
+    multiplier_latency: int,
+    dim_m: int,
+    dim_n: int,
+    groups: int,
+    keep: int,
+    m_chunk: int,
+) -> int:
+    """Return the cycles of a WS run beyond its slots: the first load, the pipes, and what the last stream still needs."""
+    col_lanes = lanes // row_lanes
+    last_rows = _rest(dim_m, min(m_chunk, dim_m))
+    slot = ws_tile_cycles(rows, lanes, row_lanes, last_rows, groups, keep)
+    columns = _last_columns(cols, col_lanes, dim_n, _ceil_div(groups, rows) * slot)
+    load = keep * col_lanes + rows - 1
+    stream = (_ceil_div(last_rows, row_lanes) + rows - 1) * keep * lanes + lanes
+    return load + stream - slot + multiplier_latency + columns
+
+
+@kernel
+def ws_run_cycles(
+    rows: int,
+    cols: int,
+    lanes: int,
+    row_lanes: int,
+    multiplier_latency: int,
+    dim_m: int,
+    dim_n: int,
+    groups: int,
+    keep: int,
+    m_chunk: int,
+    count: int,
+) -> int:
+    """Return the cycles of `count` WS products (dim_m, dim_n) over `groups` of k, m in chunks of `m_chunk` rows."""
+    slots = ws_slot_cycles(rows, cols, lanes, row_lanes, dim_m, dim_n, groups, keep, m_chunk, count)
+    return slots + ws_end_cycles(rows, cols, lanes, row_lanes, multiplier_latency, dim_m, dim_n, groups, keep, m_chunk)
+
+
+@kernel
+def _last_columns(cols: int, col_lanes: int, dim_n: int, tile_of_n_cycles: int) -> int:
+    """Return the PE columns that the last output waits for.
+
+    They are those in use in the last tile of n, unless it is so short that the full tile before, which started
+    `tile_of_n_cycles` earlier, ends later at the far side.
+    """
+    used = min(cols, _rest(dim_n, cols * col_lanes))
+    return max(used, cols - tile_of_n_cycles) if dim_n > cols * col_lanes else used

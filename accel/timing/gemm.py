@@ -1,0 +1,228 @@
+"""Closed form of one product under one mapping: tiles, traffic, and how DMA hides behind the array (docs/timing.md, section 2)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from accel.jit import kernel
+from accel.timing.array import (
+    os_compute_cycles,
+    os_end_cycles,
+    os_slot_cycles,
+    ws_compute_cycles,
+    ws_end_cycles,
+    ws_slot_cycles,
+)
+from accel.timing.engines import dma_cycles, sore_cycles, vector_cycles
+
+OS, WS, VECTOR = 0, 1, 2
+DATAFLOW_NAMES = ("OS", "WS", "VECTOR")
+
+LOOP_ORDERS = ("mnk", "mkn", "nmk", "nkm", "kmn", "knm")
+"""DRAM-level loops, outermost first."""
+_POSITIONS = tuple(tuple(order.index(loop) for loop in "mnk") for order in LOOP_ORDERS)
+
+
+class Machine(NamedTuple):
+    """The numbers of an `Arch` that time depends on. Buffers are one half of a double buffer, in bits."""
+
+    rows: int
+    cols: int
+    lanes: int
+    multiplier_latency: int
+    drain_lanes: int
+    group: int
+    west_bits: int
+    north_bits: int
+    output_bits: int
+    dram_bytes_per_cycle: float
+    dram_latency: int
+    dma_setup: int
+    vector_lanes: int
+    vector_latency: int
+    sore_lanes: int
+
+
+class Side(NamedTuple):
+    """One operand as it enters the array: `size` rows (west) or columns (north), in bits."""
+
+    size: int
+    distinct: int
+    row_bits: int
+    """One row with all of k, where a tile holds all of k."""
+    halo_bits: int
+    group_bits: int
+    """One group of one row, where a tile holds a chunk of k."""
+    online: bool
+    """Whether SORE prunes it on its way in."""
+
+
+class Product(NamedTuple):
+    """One product in one form: which operand is west, which north, and the pattern the array runs."""
+
+    west: Side
+    north: Side
+    count: int
+    groups: int
+    keep: int
+    out_bits: int
+    out_elems: int
+    """Results in DRAM, of all `count` products."""
+    macs: int
+
+
+class Tiling(NamedTuple):
+    """The choice: dataflow, row lanes of the interleave, DRAM-level tile sizes and loop order."""
+
+    dataflow: int
+    row_lanes: int
+    tile_m: int
+    tile_n: int
+    tile_groups: int
+    order: int
+
+
+class ArrayCycles(NamedTuple):
+    """A run of the array: with tiles held up by nothing, with drains and turns, and with its ends."""
+
+    compute: int
+    slots: int
+    run: int
+
+
+class Cost(NamedTuple):
+    """See `accel.schedule.GemmCost`."""
+
+    cycles: int
+    compute_cycles: int
+    slot_cycles: int
+    array_cycles: int
+    dma_cycles: int
+    sore_cycles: int
+    fill_cycles: int
+    dram_bytes: int
+    psum_bytes: int
+
+
+@kernel
+def ceil_ratio(value: int, divisor: int) -> int:
+    """Return `value / divisor` rounded up."""
+    return -(-value // divisor)
+
+
+@kernel
+def tile_bits(side: Side, size: int, tile_groups: int, groups: int) -> int:
+    """Return the bits of a tile of `size` rows and `tile_groups` of `groups` along k."""
+    held = min(size, side.distinct)
+    if tile_groups >= groups:
+        return held * side.row_bits + side.halo_bits
+    return held * tile_groups * side.group_bits
+
+
+@kernel
+def pass_bits(side: Side, tile: int, tile_groups: int, groups: int) -> int:
+    """Return the bits of one pass over an operand in tiles of `tile` rows, the last one ragged, halos included."""
+    full, rest = side.size // tile, side.size % tile
+    if tile_groups >= groups:
+        total = full * tile_bits(side, tile, groups, groups)
+        return total + tile_bits(side, rest, groups, groups) if rest else total
+    held = full * min(tile, side.distinct) + min(rest, side.distinct)
+    return held * groups * side.group_bits
+
+
+@kernel
+def array_cycles(machine: Machine, product: Product, tiling: Tiling) -> ArrayCycles:
+    """Return the cycles of the array alone, its operands always ready (docs/timing.md, section 1)."""
+    rows, cols, lanes, dim_m, dim_n = machine.rows, machine.cols, machine.lanes, product.west.size, product.north.size
+    groups, keep, count, row_lanes = product.groups, product.keep, product.count, tiling.row_lanes
+    if tiling.dataflow == OS:
+        steps, drain_lanes = groups * keep, machine.drain_lanes
+        compute = os_compute_cycles(rows, cols, lanes, row_lanes, dim_m, dim_n, steps, count)
+        slots = os_slot_cycles(rows, cols, lanes, row_lanes, drain_lanes, dim_m, dim_n, steps, count)
+        latency = machine.multiplier_latency
+        ends = os_end_cycles(rows, cols, lanes, row_lanes, drain_lanes, latency, dim_m, dim_n, steps)
+    else:
+        chunk, latency = tiling.tile_m, machine.multiplier_latency
+        compute = ws_compute_cycles(rows, cols, lanes, row_lanes, dim_m, dim_n, groups, keep, chunk, count)
+        slots = ws_slot_cycles(rows, cols, lanes, row_lanes, dim_m, dim_n, groups, keep, chunk, count)
+        ends = ws_end_cycles(rows, cols, lanes, row_lanes, latency, dim_m, dim_n, groups, keep, chunk)
+    return ArrayCycles(compute, slots, slots + ends)
+
+
+@kernel
+def gemm_cost(machine: Machine, product: Product, tiling: Tiling, array: ArrayCycles) -> Cost:
+    """Return the cost of `product` under `tiling`; `array` is its `array_cycles` (given, for many tilings share it)."""
+    west, north, groups = product.west, product.north, product.groups
+    loops_m = ceil_ratio(west.size, tiling.tile_m)
+    loops_n = ceil_ratio(north.size, tiling.tile_n)
+    loops_k = ceil_ratio(groups, tiling.tile_groups)
+    at_m, at_n, at_k = _POSITIONS[tiling.order]
+    west_passes = loops_n if (at_m > at_n and loops_m > 1) or (at_k > at_n and loops_k > 1) else 1
+    north_passes = loops_m if (at_n > at_m and loops_n > 1) or (at_k > at_m and loops_k > 1) else 1
+    spills = loops_k - 1 if (at_m > at_k and loops_m > 1) or (at_n > at_k and loops_n > 1) else 0
+
+    west_bits = west_passes * pass_bits(west, tiling.tile_m, tiling.tile_groups, groups)
+    north_bits = north_passes * pass_bits(north, tiling.tile_n, tiling.tile_groups, groups)
+    spill_bits = spills * 64 * west.size * north.size  # FP32 written and read again
+    store_bits = product.out_elems * product.out_bits
+    dram_bytes = ceil_ratio(product.count * (west_bits + north_bits + spill_bits) + store_bits, 8)
+    transfers = west_passes * loops_m * loops_k + north_passes * loops_n * loops_k + (1 + 2 * spills) * loops_m * loops_n
+    dma = dma_cycles(dram_bytes, product.count * transfers, machine.dram_bytes_per_cycle, machine.dma_setup)
+
+    fill, tail = end_cycles(machine, product, tiling)
+    sore = 0
+    if north.online:
+        north_groups = product.count * north_passes * north.size * groups
+        sore = sore_cycles(north_groups, machine.sore_lanes, machine.group)
+    ends = machine.dram_latency + fill + tail
+    cycles = ends + max(array.run, dma - fill - tail, sore)
+
+    psum_bytes = 0
+    if tiling.dataflow == WS:
+        psum_bytes = 8 * product.count * west.size * north.size * (ceil_ratio(groups, machine.rows) - 1)
+    return Cost(cycles, array.compute, array.slots, array.run, dma, sore, ends, dram_bytes, psum_bytes)
+
+
+@kernel
+def end_cycles(machine: Machine, product: Product, tiling: Tiling) -> tuple[int, int]:
+    """Return (first tiles loaded before the array starts, results still to be stored after it ends)."""
+    west, north = product.west, product.north
+    first_bits = tile_bits(west, min(tiling.tile_m, west.size), tiling.tile_groups, product.groups)
+    first_bits += tile_bits(north, min(tiling.tile_n, north.size), tiling.tile_groups, product.groups)
+    rows = tiling.tile_m if tiling.dataflow == WS else machine.rows * tiling.row_lanes
+    cols = machine.cols * (machine.lanes // tiling.row_lanes)
+    last_bits = min(rows, west.size) * min(cols, north.size) * product.out_bits
+    fill = dma_cycles(ceil_ratio(first_bits, 8), 2, machine.dram_bytes_per_cycle, machine.dma_setup)
+    tail = dma_cycles(ceil_ratio(last_bits, 8), 1, machine.dram_bytes_per_cycle, machine.dma_setup)
+    return fill, tail
+
+
+@kernel
+def fits(machine: Machine, product: Product, tiling: Tiling) -> bool:
+    """Return whether the tile of each operand fits half a buffer, and the partial sums of WS half the output buffer.
+
+    OS keeps the sums in the array, so only one array tile at a time can be cut along k.
+    """
+    if tile_bits(product.west, min(tiling.tile_m, product.west.size), tiling.tile_groups, product.groups) > machine.west_bits:
+        return False
+    if tile_bits(product.north, min(tiling.tile_n, product.north.size), tiling.tile_groups, product.groups) > machine.north_bits:
+        return False
+    if tiling.dataflow == OS:
+        return True
+    sums = tiling.tile_n if tiling.tile_groups < product.groups else machine.cols * (machine.lanes // tiling.row_lanes)
+    return min(tiling.tile_m, product.west.size) * min(sums, product.north.size) * 32 <= machine.output_bits
+
+
+@kernel
+def vector_unit_cost(machine: Machine, product: Product) -> Cost:
+    """Return the cost of a product on the vector unit: one lane operation a multiply-add, every operand read once."""
+    bits = product.count * (
+        tile_bits(product.west, product.west.size, product.groups, product.groups)
+        + tile_bits(product.north, product.north.size, product.groups, product.groups)
+    )
+    dram_bytes = ceil_ratio(bits + product.out_elems * product.out_bits, 8)
+    dma = dma_cycles(dram_bytes, 3, machine.dram_bytes_per_cycle, machine.dma_setup)
+    lanes = vector_cycles(product.macs, machine.vector_lanes, machine.vector_latency)
+    cycles = machine.dram_latency + max(lanes, dma)
+    busy = lanes - machine.vector_latency
+    return Cost(cycles, busy, busy, lanes, dma, 0, machine.dram_latency, dram_bytes, 0)
