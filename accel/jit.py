@@ -1,7 +1,7 @@
 """`kernel`: the decorator of every Numba function of the package.
 
-Numba's on-disk cache checks only the file that a function stands in, so a compiled caller would outlive an edit of a function it
-calls in another file. The cache of our kernels therefore lies in a folder named by a hash of all files that hold kernels.
+Numba's on-disk cache checks only the file that a function stands in, so a compiled caller would outlive an edit of a function
+it calls in another file. The cache of our kernels therefore lies in a folder named by a hash of all files that hold kernels.
 """
 
 from __future__ import annotations
@@ -12,26 +12,28 @@ import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numba
 
 _PACKAGE = Path(__file__).parent
 _KERNEL_FOLDERS = ("timing", "dataflow")
 
+_CONFIG: Any = numba.config
+
 _Function = TypeVar("_Function", bound=Callable[..., object])
 
 
 def kernel(function: _Function) -> _Function:
     """Return `function` compiled on its first call, without fastmath, cached on disk; plain Python if Numba is switched off."""
-    if numba.config.DISABLE_JIT:
+    if _CONFIG.DISABLE_JIT:
         return function
-    users_folder = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(_cache_folder(users_folder))
+    users_folder = _CONFIG.CACHE_DIR
+    _CONFIG.CACHE_DIR = str(_cache_folder(users_folder))
     try:  # the decorator reads the folder once, here; a user's own functions keep theirs
         return cast(_Function, numba.njit(cache=True, nogil=True)(function))
     finally:
-        numba.config.CACHE_DIR = users_folder
+        _CONFIG.CACHE_DIR = users_folder
 
 
 @cache

@@ -134,6 +134,8 @@ class Search:
 
     covered: int
     evaluated: int
+    least_cycles: int
+    """The least time of all; the mapping taken is at most 1/1024 slower and has the least traffic of those."""
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 
 What is enumerated, for each product: the operand that goes north (an N:M operand must), dense run as groups of one or of the
 machine's size, dataflow, row lanes of the interleave, every multiple of the array tile that fits the buffers in m, n and k,
-and all six orders of the DRAM-level loops. Three rules, proved in docs/scheduling.md, leave mappings out unevaluated:
+and all six orders of the DRAM-level loops. It runs twice: for the least time, then for the least DRAM traffic among the mappings
+within 1/1024 of it (a first tile so small that it saves a few cycles would otherwise load everything many times). Three rules, proved in docs/scheduling.md, leave mappings out unevaluated:
 
 - two tile sizes that cut a dimension into equally many tiles: the larger one is never better (not used where rows share data);
-- cycles are at least array cycles + first loads + last stores: a tile with that sum above the best found so far is out, and
-  so is every larger one;
+- cycles are at least array cycles + first loads + last stores: a tile with that sum above the limit is out, and so is every
+  larger one;
 - buffers hold less than the tile: out, and so is every larger one.
 """
 
@@ -45,12 +46,15 @@ BEST_DTYPE = np.dtype(
     [(name, np.int64) for name in ("dataflow", "swapped", "row_lanes", "run_keep", "run_group")]
     + [(name, np.int64) for name in ("tile_m", "tile_n", "tile_groups", "order")]
     + [(name, np.int64) for name in Cost._fields]
-    + [(name, np.int64) for name in ("covered", "evaluated", "compulsory_bytes")]
+    + [(name, np.int64) for name in ("covered", "evaluated", "least_cycles", "limit_cycles", "compulsory_bytes")]
 )
-"""The best mapping of one product, its cost and how many mappings were covered; cycles is -1 where nothing fits."""
+"""The best mapping of one product, its cost and how many mappings were covered; cycles is `NOT_FOUND` where nothing fits."""
 
 _ORDERS = len(LOOP_ORDERS)
-_NOT_FOUND = 2**62
+NOT_FOUND = 2**62
+
+SLACK = 1024
+"""Of all mappings at most 1/1024 slower than the fastest, the one with the least DRAM traffic is taken."""
 
 
 @kernel
@@ -109,10 +113,15 @@ def _is_canonical(order, loops_m, loops_n, loops_k):  # type: ignore[no-untyped-
 
 
 @kernel
-def _keep_better(best, product, swapped, group, tiling, cost):  # type: ignore[no-untyped-def]
-    """Keep a mapping if it is faster, or as fast with less traffic."""
+def _consider(best, product, swapped, group, tiling, cost):  # type: ignore[no-untyped-def]
+    """Take note of one mapping: of its time in the first round, of its traffic in the second."""
     best.evaluated += 1
-    if cost.cycles > best.cycles or (cost.cycles == best.cycles and cost.dram_bytes >= best.dram_bytes):
+    if best.least_cycles == NOT_FOUND:
+        best.limit_cycles = min(best.limit_cycles, cost.cycles)
+        return
+    if cost.cycles > best.limit_cycles or cost.dram_bytes > best.dram_bytes:
+        return
+    if cost.dram_bytes == best.dram_bytes and cost.cycles >= best.cycles:
         return
     best.dataflow, best.swapped, best.row_lanes = tiling.dataflow, swapped, tiling.row_lanes
     best.run_keep, best.run_group = product.keep, group
@@ -125,9 +134,9 @@ def _keep_better(best, product, swapped, group, tiling, cost):  # type: ignore[n
 
 @kernel
 def _is_hopeless(machine, product, tiling, array, best):  # type: ignore[no-untyped-def]
-    """Return whether neither this tile nor any larger one can beat the best: its ends only grow."""
+    """Return whether neither this tile nor any larger one is fast enough: its ends only grow."""
     fill, tail = end_cycles(machine, product, tiling)
-    return machine.dram_latency + fill + array.run + tail > best.cycles
+    return machine.dram_latency + fill + array.run + tail > best.limit_cycles
 
 
 @kernel
@@ -139,31 +148,116 @@ def _search_orders(machine, product, tiling, array, swapped, group, best):  # ty
     for order in range(_ORDERS):
         if _is_canonical(order, loops_m, loops_n, loops_k):
             choice = Tiling(tiling.dataflow, tiling.row_lanes, tiling.tile_m, tiling.tile_n, tiling.tile_groups, order)
-            _keep_better(best, product, swapped, group, choice, gemm_cost(machine, product, choice, array))
+            _consider(best, product, swapped, group, choice, gemm_cost(machine, product, choice, array))
 
 
 @kernel
-def _search_k(machine, product, dataflow, row_lanes, tile_m, tile_n, array, swapped, group, best):  # type: ignore[no-untyped-def]
-    """Evaluate every tile size along k of one tile size in m and n; return whether the smallest one was worth a look."""
-    unit = 1 if dataflow == OS else machine.rows
-    chunks = ceil_ratio(product.groups, unit)
-    only_whole = dataflow == OS and (
-        tile_m > machine.rows * row_lanes or tile_n > machine.cols * (machine.lanes // row_lanes)
-    )  # OS keeps its sums in the array: only a single array tile can be cut along k
-    chunk, any_hope = (chunks if only_whole else 1), False
-    while chunk <= chunks:
-        tiling = Tiling(dataflow, row_lanes, tile_m, tile_n, min(chunk * unit, product.groups), 0)
-        if _is_hopeless(machine, product, tiling, array, best):
-            break
-        any_hope = True
-        if fits(machine, product, tiling):
-            if dataflow == OS:  # k innermost
-                _keep_better(best, product, swapped, group, tiling, gemm_cost(machine, product, tiling, array))
-                if chunk == chunks:
-                    _search_orders(machine, product, tiling, array, swapped, group, best)
+def _search_cuts(machine, product, whole, array, swapped, group, best):  # type: ignore[no-untyped-def]
+    """Evaluate one tile size in m and n with every cut of k; return whether any was worth a look.
+
+    OS keeps its sums in the array: only a single array tile can be cut along k, with the k loop innermost.
+    """
+    single = whole.tile_m <= machine.rows * whole.row_lanes
+    single = single and whole.tile_n <= machine.cols * (machine.lanes // whole.row_lanes)
+    useful = False
+    if whole.dataflow == WS or single:
+        unit = machine.rows if whole.dataflow == WS else 1
+        chunks, chunk = ceil_ratio(product.groups, unit), 1
+        while chunk < chunks:
+            cut = Tiling(whole.dataflow, whole.row_lanes, whole.tile_m, whole.tile_n, chunk * unit, 0)
+            if _is_hopeless(machine, product, cut, array, best) or not fits(machine, product, cut):
+                break
+            useful = True
+            if whole.dataflow == WS:
+                _search_orders(machine, product, cut, array, swapped, group, best)
             else:
-                _search_orders(machine, product, tiling, array, swapped, group, best)
-        elif dataflow == WS and chunk == chunks:
-            break
-        chunk = _next_multiple(chunk, chunks, False)
-    return any_hope
+                _consider(best, product, swapped, group, cut, gemm_cost(machine, product, cut, array))
+            chunk = _next_multiple(chunk, chunks, False)
+    if not _is_hopeless(machine, product, whole, array, best) and fits(machine, product, whole):
+        useful = True
+        _search_orders(machine, product, whole, array, swapped, group, best)
+    return useful
+
+
+@kernel
+def _search_tiles(machine, product, dataflow, row_lanes, swapped, group, best):  # type: ignore[no-untyped-def]
+    """Evaluate every tile of one dataflow and interleave."""
+    west, north, groups = product.west, product.north, product.groups
+    unit_m, unit_n = machine.rows * row_lanes, machine.cols * (machine.lanes // row_lanes)
+    tiles_m, tiles_n = ceil_ratio(west.size, unit_m), ceil_ratio(north.size, unit_n)
+    if dataflow == WS:
+        best.covered += tiles_m * tiles_n * ceil_ratio(groups, machine.rows) * _ORDERS
+        fastest = array_cycles(machine, product, Tiling(WS, row_lanes, west.size, north.size, groups, 0))
+        if machine.dram_latency + fastest.run > best.limit_cycles:
+            return  # fewer, longer streams only get faster: none of this family can win
+    else:
+        best.covered += tiles_m * tiles_n * _ORDERS + groups
+    multiple_m = 1
+    while multiple_m <= tiles_m:
+        tile_m = min(multiple_m * unit_m, west.size)
+        array = array_cycles(machine, product, Tiling(dataflow, row_lanes, tile_m, north.size, groups, 0))
+        multiple_n = 1
+        while multiple_n <= tiles_n:
+            whole = Tiling(dataflow, row_lanes, tile_m, min(multiple_n * unit_n, north.size), groups, 0)
+            if not _search_cuts(machine, product, whole, array, swapped, group, best):
+                break
+            multiple_n = _next_multiple(multiple_n, tiles_n, north.distinct < north.size)
+        if multiple_n == 1 and dataflow == OS:
+            break  # not even the narrowest tile: the array takes as long for every tile, so no larger one can win
+        multiple_m = _next_multiple(multiple_m, tiles_m, west.distinct < west.size)
+
+
+@kernel
+def _search_forms(machine, gemm, row_lane_choices, has_os, has_ws, best):  # type: ignore[no-untyped-def]
+    """Consider every mapping of one product that the rules above leave in."""
+    lhs_sparse, rhs_sparse = gemm.lhs_keep < gemm.lhs_group, gemm.rhs_keep < gemm.rhs_group
+    for swapped in range(2):
+        if (swapped and rhs_sparse) or (not swapped and lhs_sparse):
+            continue  # the operand with indices goes north
+        grouped = _make_product(gemm, swapped, machine.group)
+        serial = grouped if lhs_sparse or rhs_sparse else _make_product(gemm, swapped, 1)
+        serial_group = machine.group if lhs_sparse or rhs_sparse else 1
+        for row_lanes in row_lane_choices:
+            if has_os:  # a dense product one element at a time is never slower than in padded groups
+                _search_tiles(machine, serial, OS, row_lanes, swapped, serial_group, best)
+            if has_ws:
+                _search_tiles(machine, grouped, WS, row_lanes, swapped, machine.group, best)
+                if serial_group < machine.group:
+                    _search_tiles(machine, serial, WS, row_lanes, swapped, 1, best)
+        best.compulsory_bytes = _compulsory_bytes(serial)
+    product = _make_product(gemm, False, 1)
+    if (
+        not (lhs_sparse or rhs_sparse)
+        and tile_bits(product.north, gemm.n, product.groups, product.groups) <= machine.north_bits
+    ):
+        tiling = Tiling(VECTOR, 1, gemm.m, gemm.n, product.groups, 0)
+        best.covered += 1
+        _consider(best, product, False, 1, tiling, vector_unit_cost(machine, product))
+
+
+@kernel
+def _search_gemm(machine, gemm, row_lane_choices, has_os, has_ws, best):  # type: ignore[no-untyped-def]
+    """Find the least time, then the mapping with the least traffic among those as good as that fast."""
+    best.least_cycles, best.limit_cycles, best.cycles, best.dram_bytes = NOT_FOUND, NOT_FOUND, NOT_FOUND, NOT_FOUND
+    _search_forms(machine, gemm, row_lane_choices, has_os, has_ws, best)
+    if best.limit_cycles == NOT_FOUND:
+        return
+    best.least_cycles = best.limit_cycles
+    best.limit_cycles += best.least_cycles // SLACK
+    best.covered = 0
+    _search_forms(machine, gemm, row_lane_choices, has_os, has_ws, best)
+
+
+@kernel
+def _compulsory_bytes(product):  # type: ignore[no-untyped-def]
+    """Return the bytes that cross the DRAM port at least: every operand and result once, no halo twice."""
+    west, north = product.west, product.north
+    bits = min(west.size, west.distinct) * west.row_bits + min(north.size, north.distinct) * north.row_bits
+    return ceil_ratio(product.count * bits + product.out_elems * product.out_bits, 8)
+
+
+@kernel
+def search_gemms(machine, gemms, row_lane_choices, has_os, has_ws, results):  # type: ignore[no-untyped-def]
+    """Fill `results` (BEST_DTYPE) with the best mapping of each of `gemms` (GEMM_DTYPE); cycles is `NOT_FOUND` if nothing fits."""
+    for index in range(len(gemms)):
+        _search_gemm(machine, gemms[index], row_lane_choices, has_os, has_ws, results[index])

@@ -1,8 +1,8 @@
 """The PE array, register by register and cycle by cycle: the words it is fed, the values it returns, the cycles it takes.
 
-A step of the loop is one clock cycle of every PE at once. Feeders present words at the west and north edges at the cycles that
-docs/timing.md section 1 fixes; from there on everything is registers. Nothing here computes a cycle count: it is read off the
-last output word. Whatever the contract promises cannot collide is asserted. Links and padding carry NaN where nothing may look.
+A step of the loop is one clock cycle of every PE at once. `accel.golden.feed` presents words at the west and north edges; from
+there on everything is registers, as docs/timing.md section 1 describes them. Nothing here computes a cycle count: it is read
+off the last output word. Whatever the contract promises cannot collide is asserted.
 """
 
 from __future__ import annotations
@@ -10,17 +10,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from accel.golden.feed import NO_CONTROL, NO_ENTRY, ArrayForm, Feed, Records, RunShape, Tile, feed_os, feed_ws
 from accel.golden.numeric import Float16s, Float32s, add, multiply
-from accel.golden.prune import Entries, split_groups
+from accel.golden.prune import Entries
 from accel.units import ceil_div
 
-Records = NDArray[np.void]
 
 class ArrayRun(NamedTuple):
     """What came out of a run and when."""
@@ -35,8 +34,8 @@ class _Array(ABC):
     """The registers that both dataflows use; `cycle` advances them by one clock."""
 
     def __init__(self, form: ArrayForm, group: int) -> None:
-        shape = (form.rows, form.cols)
         self.form = form
+        shape = (form.rows, form.cols)
         self.at_row, self.at_col = np.indices(shape)
         self.words = np.full((*shape, group), np.nan, np.float16)
         self.control = np.full(shape, NO_CONTROL)
@@ -101,8 +100,8 @@ class _Array(ABC):
 class _OsArray(_Array):
     """Sums stay: they are captured after the last step and drain south, chain d serving the rows r with r % drain_lanes = d."""
 
-    def __init__(self, form: ArrayForm, group: int) -> None:
-        super().__init__(form, group)
+    def __init__(self, form: ArrayForm, run: RunShape) -> None:
+        super().__init__(form, run.group)
         shape = (form.rows, form.cols)
         self.held_entries = np.full(shape, NO_ENTRY)
         self.capture_tag = np.full((*shape, form.lanes), -1)
@@ -161,12 +160,12 @@ class _OsArray(_Array):
 class _WsArray(_Array):
     """Entries stay, twice: a bank in use and its shadow. Sums pass south, each row starting from the row above."""
 
-    def __init__(self, form: ArrayForm, keep: int, group: int, chunk_words: int, tiles: Sequence[Tile]) -> None:
-        super().__init__(form, group)
+    def __init__(self, form: ArrayForm, run: RunShape, chunk_words: int, tiles: Sequence[Tile]) -> None:
+        super().__init__(form, run.group)
         self.is_first_k = np.array([tile.is_first_k for tile in tiles])
         self.is_last_k = np.array([tile.is_last_k for tile in tiles])
         self.chunk_words = chunk_words
-        self.banks = np.full((2, form.rows, form.cols, keep * form.col_lanes), NO_ENTRY)
+        self.banks = np.full((2, form.rows, form.cols, run.keep * form.col_lanes), NO_ENTRY)
         self.tile_in_use = np.full((form.rows, form.cols), -1)
         self.bottom_control = np.full(form.cols, NO_CONTROL)
         self.bottom_sums = np.zeros(form.cols, np.float32)
@@ -180,7 +179,7 @@ class _WsArray(_Array):
         assert (~is_active | (tile == self.tile_in_use) | (tile == self.tile_in_use + 1)).all(), "a tile was left out"
         self.tile_in_use = np.where(is_active, tile, self.tile_in_use)
         slot = self.control["step"] * self.form.col_lanes + self.control["lane"] // self.form.row_lanes
-        entry = self.banks[tile % 2, self.at_row, self.at_col, slot]
+        entry: Records = self.banks[tile % 2, self.at_row, self.at_col, slot]
         assert (entry["tile"] == tile)[is_active].all(), "swapped before loaded"
         self._load_shadow()
         return entry
@@ -233,76 +232,57 @@ def run_os(form: ArrayForm, lhs: Float16s, rhs: Sequence[Entries]) -> ArrayRun:
 
     `lhs` is (count, dim_m, dim_k), `rhs` the entries of `count` operands of one shape and pattern.
     """
-    shape = RunShape.of(lhs, rhs)
-    tiles = os_tiles(form, shape)
-    feed = Feed(form, shape.group, tiles[-1].start + shape.steps * form.lanes + form.rows + form.cols)
-    words, entries = padded_words(lhs, rhs, form.rows * form.row_lanes), padded_entries(form, rhs, 1)
-    for number, tile in enumerate(tiles):
-        _feed_os(feed, form, shape, number, tile, words[tile.product], entries[tile.product])
-    log = _clock(_OsArray(form, shape.group), feed)
-    rows = np.arange(form.row_lanes) * form.rows + np.arange(form.rows)[:, None]
-    return _outputs(form, shape, tiles, rows, log)
+    feed = feed_os(form, lhs, rhs)
+    tile_rows = np.arange(form.row_lanes) * form.rows + np.arange(form.rows)[:, None]
+    return _outputs(feed, tile_rows, _clock(_OsArray(form, feed.shape), feed))
 
 
 def run_ws(form: ArrayForm, lhs: Float16s, rhs: Sequence[Entries], m_chunk: int) -> ArrayRun:
     """Run products back to back with the north operand stationary, m in chunks of `m_chunk` rows (at least 1).
 
-    Arguments as in `run_os`.
+    `lhs` and `rhs` as in `run_os`.
     """
-    shape = RunShape.of(lhs, rhs)
-    tiles = ws_tiles(form, shape, m_chunk)
-    chunk_words = ceil_div(min(m_chunk, shape.dim_m), form.row_lanes)
-    last_cycle = tiles[-1].start + (form.rows + chunk_words) * shape.keep * form.lanes
-    feed = Feed(form, shape.group, last_cycle + form.rows + form.cols)
-    words, entries = padded_words(lhs, rhs, m_chunk + form.row_lanes), padded_entries(form, rhs, form.rows)
-    for number, tile in enumerate(tiles):
-        _feed_ws(feed, form, shape, number, tile, words[tile.product], entries[tile.product])
-    log = _clock(_WsArray(form, shape.keep, shape.group, chunk_words, tiles), feed)
-    rows = np.arange(form.row_lanes) + np.arange(chunk_words)[:, None] * form.row_lanes
-    return _outputs(form, shape, tiles, rows, log)
+    feed = feed_ws(form, lhs, rhs, m_chunk)
+    chunk_words = ceil_div(min(m_chunk, feed.shape.dim_m), form.row_lanes)
+    tile_rows = np.arange(form.row_lanes) + np.arange(chunk_words)[:, None] * form.row_lanes
+    return _outputs(feed, tile_rows, _clock(_WsArray(form, feed.shape, chunk_words, feed.tiles), feed))
 
 
 def _clock(array: _Array, feed: Feed) -> tuple[NDArray[np.int64], Float32s]:
     """Run until the edges are quiet and nothing is under way; return all tags and values seen, (cycles, chain, column)."""
-    tags, values = [], []
-    quiet = Feed(array.form, feed.words.shape[-1], 1)
-    cycle = 0
-    while cycle < len(feed.words) or array.is_busy():
-        source, at = (feed, cycle) if cycle < len(feed.words) else (quiet, 0)
-        tag, value = array.cycle(source.words[at], source.control[at], source.entries[at])
-        tags.append(tag)
-        values.append(value)
-        cycle += 1
+    quiet = Feed.quiet(feed.form, feed.shape, [], 1)
+    seen = [array.cycle(feed.words[t], feed.control[t], feed.entries[t]) for t in range(len(feed.words))]
+    while array.is_busy():
+        seen.append(array.cycle(quiet.words[0], quiet.control[0], quiet.entries[0]))
+    tags, values = zip(*seen, strict=True)
     return np.stack(tags), np.stack(values)
 
 
-def _outputs(
-    form: ArrayForm, shape: RunShape, tiles: list[Tile], tile_rows: NDArray[np.int64], log: tuple[NDArray[np.int64], Float32s]
-) -> ArrayRun:
+def _outputs(feed: Feed, tile_rows: NDArray[np.int64], log: tuple[NDArray[np.int64], Float32s]) -> ArrayRun:
     """Put every word seen at the bottom in its place; `tile_rows` (words, row_lanes) says which output row of a tile it is."""
     tags, values = log
+    form, shape = feed.form, feed.shape
     cycle, chain, col = np.nonzero(tags >= 0)
-    tag, value = tags[cycle, chain, col], values[cycle, chain, col]
+    tag = tags[cycle, chain, col]
     lane, word, number = tag % form.lanes, tag // form.lanes % len(tile_rows), tag // form.lanes // len(tile_rows)
-    product, row_base, rows, col_base, cols = np.array([(t.product, t.row_base, t.rows, t.col_base, t.cols) for t in tiles])[
-        number
-    ].T
-    is_in_use = col < cols
+    tiles = np.array([(tile.product, tile.row_base, tile.rows, tile.col_base, tile.cols) for tile in feed.tiles])
+    product, row_base, rows, col_base, cols = tiles[number].T
     row = tile_rows[word, lane % form.row_lanes]
     column = lane // form.row_lanes * form.cols + col
     is_real = (row < rows) & (column < cols)
     place = (product[is_real], (row_base + row)[is_real], (col_base + column)[is_real])
-    seen = np.zeros((shape.count, shape.dim_m, shape.dim_n), np.int64)
-    np.add.at(seen, place, 1)
-    assert (seen == 1).all(), "an output missing or twice"
-    out = np.zeros(seen.shape, np.float32)
-    out[place] = value[is_real]
-    return ArrayRun(out, int(cycle[is_in_use].max()) + 1)
+    times_seen = np.zeros((shape.count, shape.dim_m, shape.dim_n), np.int64)
+    np.add.at(times_seen, place, 1)
+    assert (times_seen == 1).all(), "an output missing or twice"
+    out = np.zeros(times_seen.shape, np.float32)
+    out[place] = values[cycle, chain, col][is_real]
+    return ArrayRun(out, int(cycle[col < cols].max()) + 1)
 
 
 def _tag(control: Records, words: int, lanes: int) -> NDArray[np.int64]:
     """Return one number that names an output word: its tile, its word, its lane."""
-    return (control["tile"].astype(np.int64) * words + control["word"]) * lanes + control["lane"]
+    tag: NDArray[np.int64] = (control["tile"].astype(np.int64) * words + control["word"]) * lanes + control["lane"]
+    return tag
 
 
 def _shift(registers: NDArray[Any], edge: Any, axis: int) -> NDArray[Any]:

@@ -21,11 +21,9 @@ Records = NDArray[np.void]
 PSUM_TURN_CYCLES = 3
 """Bottom register, write and read of the psum buffer: from a sum at the bottom adder's output to row 0's adder input."""
 
-CONTROL = np.dtype(
-    [("tile", "i4"), ("word", "i4"), ("step", "i2"), ("lane", "i2"), ("first", "?"), ("last", "?")],
-)
-"""What travels east beside the west words. `tile` is -1 in an empty slot; `step` counts the entries of a group; `word` is the PE
-row (OS) or the stream element (WS); `first` takes the sum from outside the PE, `last` hands it on."""
+CONTROL = np.dtype([("tile", "i4"), ("word", "i4"), ("step", "i2"), ("lane", "i2"), ("first", "?"), ("last", "?")])
+"""What travels east beside the west words. `tile` is -1 in an empty slot; `step` counts the entries of a group; `word` is the
+PE row (OS) or the stream element (WS); `first` takes the sum from outside the PE, `last` hands it on."""
 
 ENTRY = np.dtype([("tile", "i4"), ("row", "i2"), ("slot", "i2"), ("value", "f2"), ("index", "i2"), ("valid", "?")])
 """What travels south. `tile` is -1 where nothing travels; `row` and `slot` say which register to load (WS)."""
@@ -53,32 +51,21 @@ class ArrayForm:
         """Lanes along output columns."""
         return self.lanes // self.row_lanes
 
+    @property
+    def tile_rows(self) -> int:
+        """Output rows of an OS tile."""
+        return self.rows * self.row_lanes
+
+    @property
+    def tile_cols(self) -> int:
+        """Output columns of a tile."""
+        return self.cols * self.col_lanes
+
 
 @dataclass(frozen=True)
-class Tile:
-    product: int
-    start: int
-    """Cycle in which row 0, column 0 computes its first step."""
-    row_base: int
-    rows: int
-    """Output rows of the tile that exist."""
-    col_base: int
-    cols: int
-    first_group: int = 0
-    is_first_k: bool = True
-    is_last_k: bool = True
+class RunShape:
+    """`count` products (dim_m, dim_n) over `groups` of k, in the pattern of the north operand."""
 
-
-class Feed:
-    """The words at the edges of the array, one row of each table per cycle."""
-
-    def __init__(self, form: ArrayForm, group: int, cycles: int) -> None:
-        self.words = np.full((cycles, form.rows, group), np.nan, np.float16)
-        self.control = np.full((cycles, form.rows), NO_CONTROL)
-        self.entries = np.full((cycles, form.cols), NO_ENTRY)
-
-
-class RunShape(NamedTuple):
     count: int
     dim_m: int
     dim_n: int
@@ -88,62 +75,123 @@ class RunShape(NamedTuple):
 
     @property
     def steps(self) -> int:
+        """Entries along k of one output."""
         return self.groups * self.keep
 
     @classmethod
     def of(cls, lhs: Float16s, rhs: Sequence[Entries]) -> RunShape:
+        """Return the shape of lhs (count, dim_m, dim_k) times the operands `rhs`."""
         pattern = rhs[0].pattern
         return cls(len(lhs), lhs.shape[1], rhs[0].dim_n, rhs[0].groups, pattern.keep, pattern.group)
 
 
-def os_tiles(form: ArrayForm, shape: RunShape) -> list[Tile]:
-    tile_rows, tile_cols = form.rows * form.row_lanes, form.cols * form.col_lanes
+@dataclass(frozen=True)
+class Tile:
+    """What one visit of the array computes: `rows` by `cols` outputs, over all of k (OS) or one group a PE row (WS)."""
+
+    product: int
+    start: int
+    """Cycle in which PE row 0, column 0 computes its first step."""
+    row_base: int
+    rows: int
+    col_base: int
+    cols: int
+    first_group: int = 0
+    is_first_k: bool = True
+    is_last_k: bool = True
+
+
+@dataclass(frozen=True)
+class Feed:
+    """The words at the edges of the array, one row of each table per cycle."""
+
+    form: ArrayForm
+    shape: RunShape
+    tiles: list[Tile]
+    words: Float16s
+    """(cycles, rows, group)."""
+    control: Records
+    """(cycles, rows) of `CONTROL`."""
+    entries: Records
+    """(cycles, cols) of `ENTRY`."""
+
+    @classmethod
+    def quiet(cls, form: ArrayForm, shape: RunShape, tiles: list[Tile], cycles: int) -> Feed:
+        """Return a feed of nothing for so many cycles."""
+        words = np.full((cycles, form.rows, shape.group), np.nan, np.float16)
+        return cls(form, shape, tiles, words, np.full((cycles, form.rows), NO_CONTROL), np.full((cycles, form.cols), NO_ENTRY))
+
+
+def feed_os(form: ArrayForm, lhs: Float16s, rhs: Sequence[Entries]) -> Feed:
+    """Return the feed of products run back to back with stationary outputs; arguments as in `accel.golden.array.run_os`."""
+    shape = RunShape.of(lhs, rhs)
+    tiles = _os_tiles(form, shape)
+    feed = Feed.quiet(form, shape, tiles, tiles[-1].start + shape.steps * form.lanes + max(form.rows, form.cols))
+    words, entries = _padded_words(lhs, rhs, form.tile_rows), _padded_entries(form, rhs)
+    for number, tile in enumerate(tiles):
+        _feed_os_west(feed, number, tile, words[tile.product])
+        _feed_os_north(feed, number, tile, entries[tile.product])
+    return feed
+
+
+def feed_ws(form: ArrayForm, lhs: Float16s, rhs: Sequence[Entries], m_chunk: int) -> Feed:
+    """Return the feed of products run back to back with a stationary north operand; see `accel.golden.array.run_ws`."""
+    shape = RunShape.of(lhs, rhs)
+    tiles = _ws_tiles(form, shape, m_chunk)
+    passes = form.rows + ceil_div(tiles[-1].rows, form.row_lanes) - 1
+    feed = Feed.quiet(form, shape, tiles, tiles[-1].start + passes * shape.keep * form.lanes + form.cols)
+    words, entries = _padded_words(lhs, rhs, form.row_lanes), _padded_entries(form, rhs)
+    for number, tile in enumerate(tiles):
+        _feed_ws_west(feed, number, tile, words[tile.product])
+        _feed_ws_north(feed, number, tile, entries[tile.product])
+    return feed
+
+
+def _os_tiles(form: ArrayForm, shape: RunShape) -> list[Tile]:
     tiles, start = [], 0
     for product in range(shape.count):
-        for row_base in range(0, shape.dim_m, tile_rows):
-            rows = min(tile_rows, shape.dim_m - row_base)
+        for row_base in range(0, shape.dim_m, form.tile_rows):
+            rows = min(form.tile_rows, shape.dim_m - row_base)
             drain_cycles = form.lanes * ceil_div(min(form.rows, rows), form.drain_lanes)
-            for col_base in range(0, shape.dim_n, tile_cols):
-                cols = min(tile_cols, shape.dim_n - col_base)
+            for col_base in range(0, shape.dim_n, form.tile_cols):
+                cols = min(form.tile_cols, shape.dim_n - col_base)
                 tiles.append(Tile(product, start, row_base, rows, col_base, cols))
                 start += max(form.lanes * shape.steps, drain_cycles)
     return tiles
 
 
-def ws_tiles(form: ArrayForm, shape: RunShape, m_chunk: int) -> list[Tile]:
-    tile_cols, group_cycles = form.cols * form.col_lanes, shape.keep * form.lanes
+def _ws_tiles(form: ArrayForm, shape: RunShape, m_chunk: int) -> list[Tile]:
+    group_cycles = shape.keep * form.lanes
     turn_cycles = PSUM_TURN_CYCLES if shape.groups > form.rows else 0
-    tiles, start = [], load_cycles(form, shape)
+    tiles, start = [], _load_cycles(form, shape)
     for product in range(shape.count):
         for row_base in range(0, shape.dim_m, m_chunk):
             rows = min(m_chunk, shape.dim_m - row_base)
-            for col_base in range(0, shape.dim_n, tile_cols):
-                cols = min(tile_cols, shape.dim_n - col_base)
+            stream_cycles = ceil_div(rows, form.row_lanes) * group_cycles
+            for col_base in range(0, shape.dim_n, form.tile_cols):
+                cols = min(form.tile_cols, shape.dim_n - col_base)
                 for group in range(0, shape.groups, form.rows):
                     is_last_k = group + form.rows >= shape.groups
                     tiles.append(Tile(product, start, row_base, rows, col_base, cols, group, group == 0, is_last_k))
-                    stream_cycles = ceil_div(rows, form.row_lanes) * group_cycles
                     start += max(stream_cycles, form.rows * group_cycles + turn_cycles)
     return tiles
 
 
-def load_cycles(form: ArrayForm, shape: RunShape) -> int:
-    """Return the cycles by which the first entry of a tile precedes its first step (WS)."""
+def _load_cycles(form: ArrayForm, shape: RunShape) -> int:
+    """Return the cycles by which the first entry of a WS tile precedes its first step."""
     return shape.keep * form.col_lanes + form.rows - 1
 
 
-def padded_words(lhs: Float16s, rhs: Sequence[Entries], extra_rows: int) -> Float16s:
-    """Return lhs as (count, at least dim_m + extra_rows, groups, group), NaN where the matrix has ended."""
+def _padded_words(lhs: Float16s, rhs: Sequence[Entries], extra_rows: int) -> Float16s:
+    """Return lhs as (count, dim_m + extra_rows, groups, group), NaN where the matrix or a tap has ended."""
     words = split_groups(lhs, rhs[0].k_taps, rhs[0].pattern.group, fill=np.nan)
     return np.pad(words, [(0, 0), (0, extra_rows), (0, 0), (0, 0)], constant_values=np.nan)
 
 
-def padded_entries(form: ArrayForm, rhs: Sequence[Entries], group_multiple: int) -> Records:
-    """Return the entries as (count, groups, keep, dim_n), the last two but one padded to whole tiles with invalid entries."""
+def _padded_entries(form: ArrayForm, rhs: Sequence[Entries]) -> Records:
+    """Return the entries as (count, groups, keep, dim_n), invalid ones added for a last tile of n and of k."""
     groups, keep, dim_n = rhs[0].values.shape
-    tile_cols = form.cols * form.col_lanes
-    whole = (ceil_div(groups, group_multiple) * group_multiple, keep, ceil_div(dim_n, tile_cols) * tile_cols)
-    entries = np.full((len(rhs), *whole), NO_ENTRY)
+    entries = np.full((len(rhs), groups + form.rows, keep, dim_n + form.tile_cols), NO_ENTRY)
     for product, operand in enumerate(rhs):
         inside = entries[product, :groups, :, :dim_n]
         inside["value"] = np.where(operand.valid, operand.values, np.float16(np.nan))
@@ -152,61 +200,69 @@ def padded_entries(form: ArrayForm, rhs: Sequence[Entries], group_multiple: int)
     return entries
 
 
-def _feed_os(
-    feed: Feed, form: ArrayForm, shape: RunShape, number: int, tile: Tile, words: Float16s, entries: Records
-) -> None:
-    """Lane i of PE row r is output row i*rows + r of the tile, lane j of PE column c its output column j*cols + c."""
-    lanes, row_lanes = form.lanes, form.row_lanes
-    slot = np.arange(shape.steps * lanes)
-    step, lane = slot // lanes, slot % lanes
-    burst = (np.arange(shape.groups)[:, None] * shape.keep * lanes + np.arange(row_lanes)).ravel()
+def _feed_os_west(feed: Feed, number: int, tile: Tile, words: Float16s) -> None:
+    """Lane i of PE row r is output row i*rows + r of the tile; row r runs r cycles behind row 0."""
+    form, shape = feed.form, feed.shape
+    slot = np.arange(shape.steps * form.lanes)
+    step = slot // form.lanes
+    burst = (np.arange(shape.groups)[:, None] * shape.keep * form.lanes + np.arange(form.row_lanes)).ravel()
     for row in range(form.rows):
-        outputs = tile.row_base + row + np.arange(row_lanes) * form.rows
-        feed.words[tile.start + row + burst, row] = words[outputs].swapaxes(0, 1).reshape(-1, shape.group)
-        control = _control(number, row, step % shape.keep, lane)
+        control = _control(number, row, step % shape.keep, slot % form.lanes)
         control["first"] = step == 0
-        control["last"] = (step == shape.steps - 1) & (row < tile.rows)
+        control["last"] = (step == shape.steps - 1) & (row < tile.rows)  # only rows in use drain
         feed.control[tile.start + row + slot, row] = control
-    arrivals = np.arange(shape.steps * form.col_lanes) * row_lanes
+        outputs = tile.row_base + row + np.arange(form.row_lanes) * form.rows
+        feed.words[tile.start + row + burst, row] = words[outputs].swapaxes(0, 1).reshape(-1, shape.group)
+
+
+def _feed_os_north(feed: Feed, number: int, tile: Tile, entries: Records) -> None:
+    """Lane j of PE column c is output column j*cols + c of the tile; an entry serves row_lanes cycles."""
+    form, shape = feed.form, feed.shape
+    arrivals = np.arange(shape.steps * form.col_lanes) * form.row_lanes
     for col in range(form.cols):
-        outputs = tile.col_base + col + np.arange(form.col_lanes) * form.cols
-        sent = entries[: shape.groups, :, outputs].ravel()
+        sent = entries[: shape.groups, :, _columns(form, tile, col)].ravel()
         sent["tile"] = number
         feed.entries[tile.start + col + arrivals, col] = sent
 
 
-def _feed_ws(
-    feed: Feed, form: ArrayForm, shape: RunShape, number: int, tile: Tile, words: Float16s, entries: Records
-) -> None:
-    """Lane i of stream element x is output row x*row_lanes + i of the chunk; columns as in `_feed_os`."""
-    row_lanes, group_cycles = form.row_lanes, shape.keep * form.lanes
-    stream = ceil_div(tile.rows, row_lanes)
+def _feed_ws_west(feed: Feed, number: int, tile: Tile, words: Float16s) -> None:
+    """Lane i of stream element x is output row x*row_lanes + i of the chunk; row r runs r groups behind row 0."""
+    form, shape = feed.form, feed.shape
+    group_cycles = shape.keep * form.lanes
+    stream = ceil_div(tile.rows, form.row_lanes)
     slot = np.arange(stream * group_cycles)
-    step, lane = slot % group_cycles // form.lanes, slot % form.lanes
-    burst = (np.arange(stream)[:, None] * group_cycles + np.arange(row_lanes)).ravel()
-    outputs = tile.row_base + np.arange(stream * row_lanes)
-    held = np.arange(shape.keep * form.col_lanes)
-    load = tile.start - load_cycles(form, shape)
+    step = slot % group_cycles // form.lanes
+    control = _control(number, slot // group_cycles, step, slot % form.lanes)
+    control["first"] = step == 0
+    control["last"] = step == shape.keep - 1
+    burst = (np.arange(stream)[:, None] * group_cycles + np.arange(form.row_lanes)).ravel()
+    outputs = tile.row_base + np.arange(stream * form.row_lanes)
     for row in range(form.rows):
-        group, skew = tile.first_group + row, row * group_cycles
+        start, group = tile.start + row * group_cycles, tile.first_group + row
+        feed.control[start + slot, row] = control
         if group < shape.groups:
-            feed.words[tile.start + skew + burst, row] = words[outputs, group]
-        control = _control(number, slot // group_cycles, step, lane)
-        control["first"] = step == 0
-        control["last"] = step == shape.keep - 1
-        feed.control[tile.start + skew + slot, row] = control
+            feed.words[start + burst, row] = words[outputs, group]
+
+
+def _feed_ws_north(feed: Feed, number: int, tile: Tile, entries: Records) -> None:
+    """The entries of row r follow those of row r - 1 one group later; rows past the last group get invalid ones."""
+    form, shape = feed.form, feed.shape
+    slot = np.arange(shape.keep * form.col_lanes)
+    start = tile.start - _load_cycles(form, shape)
+    for row in range(form.rows):
         for col in range(form.cols):
-            columns = tile.col_base + col + np.arange(form.col_lanes) * form.cols
-            sent = entries[group][:, columns].ravel()
-            sent["tile"], sent["row"], sent["slot"] = number, row, held
-            present = load + skew + col + held
-            assert (feed.entries["tile"][present, col] < 0).all(), "two entries on one north link"
-            feed.entries[present, col] = sent
+            sent = entries[tile.first_group + row][:, _columns(form, tile, col)].ravel()
+            sent["tile"], sent["row"], sent["slot"] = number, row, slot
+            cycle = start + row * shape.keep * form.lanes + col + slot
+            assert (feed.entries["tile"][cycle, col] < 0).all(), "two entries on one north link"
+            feed.entries[cycle, col] = sent
+
+
+def _columns(form: ArrayForm, tile: Tile, col: int) -> NDArray[np.int64]:
+    return tile.col_base + col + np.arange(form.col_lanes) * form.cols
 
 
 def _control(number: int, word: Any, step: NDArray[np.int64], lane: NDArray[np.int64]) -> Records:
     control = np.full(len(step), NO_CONTROL)
     control["tile"], control["word"], control["step"], control["lane"] = number, word, step, lane
     return control
-
-

@@ -1,9 +1,9 @@
 """N:M pruning: which elements of each group survive, and how they are written as entries.
 
 Elements are ranked by their 15 magnitude bits read as an unsigned integer: NaN above infinity above finite, a NaN with the
-larger payload first, -0 equal to +0. Of equals the lower index wins. A zero is an element like any other: where a group has fewer
-than `keep` nonzeros, zeros are kept as valid entries of value 0 (their sign kept). The positions that pad the last group of a
-tap are never kept: entries left over carry valid = 0, index 0 and value +0, after the valid ones. Entries ascend in index.
+larger payload first, -0 equal to +0. Of equals the lower index wins. A zero is an element like any other: where a group has
+fewer than `keep` nonzeros, zeros are kept as valid entries of value 0 (their sign kept). The positions that pad the last group
+of a tap are never kept: entries left over carry valid = 0, index 0 and value +0, after the valid ones. Entries ascend in index.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class Entries:
     @property
     def groups(self) -> int:
         """Groups along k, all taps together."""
-        return self.values.shape[0]
+        return len(self.values)
 
     @property
     def dim_n(self) -> int:
         """Columns of the matrix."""
-        return self.values.shape[2]
+        return int(self.values.shape[2])
 
 
 def split_groups(matrix: NDArray[_Scalar], k_taps: int, group: int, fill: float = 0) -> NDArray[_Scalar]:

@@ -1,8 +1,8 @@
 """Cycles of a run of the PE array: docs/timing.md section 1 as closed forms, O(1), all integers.
 
-A *run* is `count` equal products back to back. Its cycles are the sum of its tiles' slots, one tile starting when the slot of the
-one before ends, plus the *ends*: what the first tile waits for and the last one still needs. Sizes are at least 1 and products of
-sizes below 2**60.
+A *run* is `count` equal products back to back. Its cycles are the sum of its tiles' slots, one tile starting when the slot of
+the one before ends, plus the *ends*: what the first tile waits for and the last one still needs. Sizes are at least 1, products
+of sizes below 2**60.
 """
 
 from __future__ import annotations
@@ -25,15 +25,13 @@ def _rest(value: int, whole: int) -> int:
 
 
 @kernel
-def os_tile_cycles(lanes: int, drain_lanes: int, rows_used: int, steps: int) -> int:
+def os_tile_cycles(lanes: int, steps: int, rows_used: int, drain_lanes: int) -> int:
     """Return the slot of an OS tile: its compute or the drain of its `rows_used` PE rows, whichever is longer."""
     return lanes * max(steps, _ceil_div(rows_used, drain_lanes))
 
 
 @kernel
-def os_compute_cycles(
-    rows: int, cols: int, lanes: int, row_lanes: int, dim_m: int, dim_n: int, steps: int, count: int
-) -> int:
+def os_compute_cycles(rows: int, cols: int, lanes: int, row_lanes: int, dim_m: int, dim_n: int, steps: int, count: int) -> int:
     """Return the compute cycles of all tiles of an OS run: the sum of the slots if the drain never held one up."""
     tiles = _ceil_div(dim_m, rows * row_lanes) * _ceil_div(dim_n, cols * (lanes // row_lanes))
     return count * tiles * lanes * steps
@@ -46,8 +44,8 @@ def os_slot_cycles(
     """Return the sum of the slots of all tiles of an OS run."""
     m_tiles = _ceil_div(dim_m, rows * row_lanes)
     n_tiles = _ceil_div(dim_n, cols * (lanes // row_lanes))
-    full = os_tile_cycles(lanes, drain_lanes, rows, steps)
-    last = os_tile_cycles(lanes, drain_lanes, min(rows, _rest(dim_m, rows * row_lanes)), steps)
+    full = os_tile_cycles(lanes, steps, rows, drain_lanes)
+    last = os_tile_cycles(lanes, steps, min(rows, _rest(dim_m, rows * row_lanes)), drain_lanes)
     return count * n_tiles * ((m_tiles - 1) * full + last)
 
 
@@ -63,7 +61,7 @@ def os_end_cycles(
     dim_n: int,
     steps: int,
 ) -> int:
-    """Return the cycles of an OS run beyond its slots: the pipes, the way down and across, and what of the last drain is left."""
+    """Return the cycles of an OS run beyond its slots: pipes, the way down and across, what is left of the last drain."""
     compute = lanes * steps
     drain = lanes * _ceil_div(min(rows, _rest(dim_m, rows * row_lanes)), drain_lanes)
     columns = _last_columns(cols, lanes // row_lanes, dim_n, max(compute, drain))

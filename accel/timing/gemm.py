@@ -205,7 +205,10 @@ def fits(machine: Machine, product: Product, tiling: Tiling) -> bool:
     """
     if tile_bits(product.west, min(tiling.tile_m, product.west.size), tiling.tile_groups, product.groups) > machine.west_bits:
         return False
-    if tile_bits(product.north, min(tiling.tile_n, product.north.size), tiling.tile_groups, product.groups) > machine.north_bits:
+    if (
+        tile_bits(product.north, min(tiling.tile_n, product.north.size), tiling.tile_groups, product.groups)
+        > machine.north_bits
+    ):
         return False
     if tiling.dataflow == OS:
         return True

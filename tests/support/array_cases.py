@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from accel.golden.array import ArrayForm, run_os, run_ws
+from accel.golden.array import run_os, run_ws
+from accel.golden.feed import ArrayForm
 from accel.golden.gemm import gemm
 from accel.golden.numeric import bits
 from accel.golden.prune import prune
@@ -64,7 +65,7 @@ def random_case(rng):
     row_lanes = int(rng.choice([lane for lane in range(1, lanes + 1) if lanes % lane == 0]))
     rows, cols = int(rng.integers(1, 5)), int(rng.choice([1, 2, 3, 4, 9]))
     form = ArrayForm(rows, cols, lanes, row_lanes, int(rng.integers(1, 5)), int(rng.integers(1, rows + 1)))
-    group = int(rng.choice([1, 2, 4, 8]))
+    group = int(rng.choice([1, 1, 2, 2, 4, 4, 8]))
     keep = int(rng.integers(1, group + 1)) if rng.random() < 0.8 else group
     dim_m = int(rng.integers(1, 2 * rows * row_lanes + 2))
     dim_n = int(rng.integers(1, 2 * cols * lanes // row_lanes + 2))

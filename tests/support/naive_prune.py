@@ -20,7 +20,7 @@ def prune_naive(matrix, keep, group, k_taps):
 
 
 def keep_largest(elements, keep):
-    """Return the `keep` entries (index, bits) of one group of FP16 bit patterns, ascending in index, None where none is left."""
+    """Return the `keep` entries (index, bits) of one group of FP16 bit patterns, padded with None."""
     left = list(range(len(elements)))
     chosen = []
     while left and len(chosen) < keep:

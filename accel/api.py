@@ -1,0 +1,121 @@
+"""The main job in one call: trace -> step -> schedule -> report. What the command, notebooks and sweeps call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from accel import networks
+from accel.arch import Arch
+from accel.dataflow.context import Options
+from accel.dataflow.lowering import lower
+from accel.dataflow.scheduling import schedule
+from accel.errors import ConfigError
+from accel.methods import method as named_method
+from accel.methods import optimizer as named_optimizer
+from accel.presets import PRESETS, preset
+from accel.report import Report
+from accel.schedule import Schedule
+from accel.sim.step import simulate_step
+from accel.sparsity import DENSE, NMPattern
+from accel.trace import Trace
+
+DEFAULT_ARCH = "sat-vcu1525"
+DEFAULT_BATCH = 64
+
+
+def resolve_trace(network: str | Path | Trace, allow_ops: Sequence[str] = ()) -> Trace:
+    """Return the trace of a shipped network's name, a JSON file's path, or the trace itself."""
+    if isinstance(network, Trace):
+        return network
+    if isinstance(network, str) and network in networks.names():
+        return networks.load(network)
+    if isinstance(network, Path) or "/" in network or "." in network:
+        return Trace.load(network, frozenset(allow_ops))
+    return networks.load(network)  # refuses with the list of names
+
+
+def resolve_arch(arch: str | Path | Arch) -> Arch:
+    """Return the machine of a preset's name, a TOML file's path, or the machine itself."""
+    if isinstance(arch, Arch):
+        return arch
+    if isinstance(arch, Path) or (arch not in PRESETS and ("/" in arch or "." in arch)):
+        return Arch.load(arch)
+    return preset(arch)
+
+
+def simulate(
+    network: str | Path | Trace,
+    arch: str | Path | Arch = DEFAULT_ARCH,
+    *,
+    method: str = "bdwp",
+    pattern: str | NMPattern = "2:8",
+    batch: int = DEFAULT_BATCH,
+    dense_layers: Sequence[str] | None = None,
+    optimizer: str = "sgd",
+    pregenerate: bool = True,
+    baseline: bool = True,
+    allow_ops: Sequence[str] = (),
+) -> Report:
+    """Return what one training step of `network` costs on `arch`.
+
+    `network` is a shipped network's name, a trace file or a `Trace`; `arch` a preset's name, a TOML file or an `Arch`.
+    `pattern` is kept:group. `dense_layers` are name patterns of weight layers that stay dense (default: the first one).
+    `pregenerate` writes compact weights in the update; without it SORE prunes them on every load. `baseline` also runs dense
+    training, for the speedup. Raises `ConfigError`, `TraceError` or `ScheduleError` for what cannot be.
+    """
+    trace, machine = resolve_trace(network, allow_ops), resolve_arch(arch)
+    nm_pattern = NMPattern.parse(pattern) if isinstance(pattern, str) else pattern
+    chosen = named_method(method)
+    options = Options(
+        batch=batch,
+        method=chosen,
+        pattern=DENSE if chosen.name == "dense" else nm_pattern,
+        optimizer=named_optimizer(optimizer),
+        word_elems=machine.group,
+        dense_layers=None if dense_layers is None else tuple(dense_layers),
+        pregenerate=pregenerate,
+    )
+    if chosen.name != "dense":
+        machine.run_pattern(nm_pattern)
+    report = _report(trace, machine, options)
+    if not baseline:
+        return report
+    if options.pattern.is_dense:
+        return replace(report, baseline=report)
+    dense = replace(options, method=named_method("dense"), pattern=DENSE)
+    return replace(report, baseline=_report(trace, machine, dense))
+
+
+def _report(trace: Trace, arch: Arch, options: Options) -> Report:
+    planned = schedule(lower(trace, options), arch)
+    footprint = planned.step.footprint
+    return Report(
+        network=trace.name,
+        arch=arch.name,
+        method=options.method.name,
+        pattern=str(options.pattern),
+        optimizer=options.optimizer.name,
+        batch=options.batch,
+        clock_hz=arch.clock_hz,
+        pes=arch.pes,
+        pregenerate=options.pregenerate,
+        rows=simulate_step(planned),
+        dram_peak_bytes=footprint.total_bytes,
+        footprint={name: getattr(footprint, name) for name in footprint.__dataclass_fields__},
+        mac_saving_frac=_mac_saving(planned),
+        mappings_covered=sum(gemm.search.covered for gemm in planned.gemms),
+        mappings_evaluated=sum(gemm.search.evaluated for gemm in planned.gemms),
+        search_seconds=planned.search_seconds,
+        free_layers=planned.step.free_layers,
+    )
+
+
+def _mac_saving(planned: Schedule) -> float:
+    """Return the share of nominal multiply-accumulates that the patterns take away."""
+    gemms = planned.step.gemms
+    nominal = sum(gemm.macs_nominal for gemm in gemms)
+    if not nominal:
+        raise ConfigError(f"network {planned.step.network} must have a product to run, not only vector operators")
+    return sum(gemm.macs_nominal * (1 - gemm.pattern.density) for gemm in gemms) / nominal

@@ -1,0 +1,225 @@
+"""`Report`: what a training step costs, with the fixed names and units of every counter.
+
+Cycles add up: `totals.cycles` is the sum of `stages.*.cycles`, which are the sums of the rows' `cycles`. Work that runs beside other
+work and takes no time of its own has `cycles` 0 and says how long it was busy in `busy_cycles`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA_VERSION = 1
+
+STAGES = ("FF", "BP", "WU", "OPT", "VECTOR")
+"""Rows are added up by stage; vector work of all stages that shows is under VECTOR."""
+
+LOSSES = ("padding", "drain", "fill", "dram", "vector", "update")
+"""Why a row takes longer than its nonzero multiply-adds on all PEs: operands padded to whole groups and tiles; results that leave
+an array slower than they come; ends of runs, first loads and last stores; waiting for DRAM or SORE; the vector unit; the update."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One product, operator or update. Sizes are those of one of `count` equal products; None where there is no product."""
+
+    name: str
+    stage: str
+    part: str
+    engine: str
+    """"array", "vector" or "update"."""
+    m: int | None
+    n: int | None
+    k: int | None
+    count: int
+    pattern: str
+    dataflow: str
+    """OS, WS or VECTOR, and what follows from the mapping: see `mapping`."""
+    mapping: str
+    cycles: int
+    """Cycles of the step in which this work, and nothing counted before it, is what runs."""
+    busy_cycles: int
+    """Cycles from its start to its end, whatever runs beside it."""
+    bound: str
+    """What takes longest: "compute", "drain", "fill", "dram", "sore" or "vector"."""
+    utilization_frac: float
+    """Useful multiply-adds over what all PEs could do in `busy_cycles`."""
+    dram_bytes: int
+    macs_nominal: int
+    macs_dense: int
+    macs_useful: int
+    lower_bound_cycles: int
+    """The larger of two: all PEs multiplying nonzeros in every cycle; every operand and result moved once."""
+    losses: dict[str, int]
+    """Cycles by cause (`LOSSES`); with the useful cycles they add up to `cycles`."""
+
+    @property
+    def group(self) -> str:
+        """The entry of `STAGES` this row belongs to."""
+        return "VECTOR" if self.engine == "vector" else self.stage
+
+
+@dataclass(frozen=True)
+class Report:
+    """One training step of one network on one machine, and, unless left out, its dense baseline."""
+
+    network: str
+    arch: str
+    method: str
+    pattern: str
+    optimizer: str
+    batch: int
+    clock_hz: float
+    pes: int
+    pregenerate: bool
+    rows: tuple[Row, ...]
+    dram_peak_bytes: int
+    footprint: dict[str, int]
+    mac_saving_frac: float
+    """Share of the nominal multiply-accumulates of dense training that the method does not do."""
+    mappings_covered: int
+    mappings_evaluated: int
+    search_seconds: float
+    free_layers: tuple[str, ...] = ()
+    baseline: Report | None = field(default=None, repr=False)
+
+    @cached_property
+    def cycles(self) -> int:
+        """Cycles of the whole step."""
+        return sum(row.cycles for row in self.rows)
+
+    @property
+    def seconds(self) -> float:
+        """Time of the whole step."""
+        return self.cycles / self.clock_hz
+
+    @property
+    def speedup_over_dense(self) -> float | None:
+        """Time of the dense step over this one's, on the same machine with the same batch; None without a baseline."""
+        return self.baseline.cycles / self.cycles if self.baseline else None
+
+    @property
+    def mac_cap(self) -> float:
+        """Speedup if only multiply-accumulates took time: 1 / (1 - saving)."""
+        return 1 / (1 - self.mac_saving_frac)
+
+    @property
+    def bound_cycles(self) -> int:
+        """Lower bound with this schedule's vector and update time: each product at the larger of its own bounds."""
+        return sum(row.lower_bound_cycles if row.engine == "array" else row.cycles for row in self.rows)
+
+    @property
+    def overhead_cap(self) -> float | None:
+        """Speedup if every product ran at its lower bound (PEs and DRAM), vector and update time as they are."""
+        return self.baseline.bound_cycles / self.bound_cycles if self.baseline else None
+
+    @property
+    def utilization_frac(self) -> float:
+        """Useful multiply-accumulates over what the PEs could do in the whole step."""
+        return self.total("macs_useful") / (self.pes * self.cycles)
+
+    def total(self, counter: str) -> int:
+        """Return the sum of an integer counter over all rows."""
+        return sum(getattr(row, counter) for row in self.rows)
+
+    def stage_cycles(self, stage: str) -> int:
+        """Return the cycles of one of `STAGES`."""
+        return sum(row.cycles for row in self.rows if row.group == stage)
+
+    def loss_cycles(self, stage: str, loss: str) -> int:
+        """Return the cycles that one stage loses to one cause."""
+        return sum(row.losses.get(loss, 0) for row in self.rows if row.group == stage)
+
+    def useful_cycles(self, stage: str) -> int:
+        """Return the cycles of one stage if its nonzero multiply-adds kept all PEs busy."""
+        return self.stage_cycles(stage) - sum(self.loss_cycles(stage, loss) for loss in LOSSES)
+
+    def speedup_losses(self) -> dict[tuple[str, str], float]:
+        """Return, in points of speedup, what each stage and cause takes from the MAC cap; the sum is cap - speedup.
+
+        Causes are let in one after another, in the order of `LOSSES` and `STAGES`, in the dense and the sparse step alike.
+        """
+        if self.baseline is None:
+            return {}
+        dense = sum(self.baseline.useful_cycles(stage) for stage in STAGES)
+        sparse = sum(self.useful_cycles(stage) for stage in STAGES)
+        losses, before = {("", "counting"): self.mac_cap - dense / sparse}, dense / sparse
+        for loss in LOSSES:
+            for stage in STAGES:
+                dense += self.baseline.loss_cycles(stage, loss)
+                sparse += self.loss_cycles(stage, loss)
+                losses[stage, loss] = before - dense / sparse
+                before = dense / sparse
+        return losses
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form that docs/formats.md describes."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "network": self.network,
+            "arch": self.arch,
+            "method": self.method,
+            "pattern": self.pattern,
+            "optimizer": self.optimizer,
+            "batch": self.batch,
+            "pregenerate": self.pregenerate,
+            "clock_hz": self.clock_hz,
+            "pes": self.pes,
+            "totals": {
+                "cycles": self.cycles,
+                "seconds": self.seconds,
+                "speedup_over_dense": self.speedup_over_dense,
+                "mac_cap": self.mac_cap,
+                "overhead_cap": self.overhead_cap,
+                "macs_nominal": self.total("macs_nominal"),
+                "macs_dense": self.total("macs_dense"),
+                "macs_useful": self.total("macs_useful"),
+                "utilization_frac": self.utilization_frac,
+                "dram_bytes": self.total("dram_bytes"),
+                "dram_peak_bytes": self.dram_peak_bytes,
+                "mac_saving_frac": self.mac_saving_frac,
+                "bound_cycles": self.bound_cycles,
+            },
+            "footprint": self.footprint,
+            "stages": {stage: self._stage_dict(stage) for stage in STAGES},
+            "search": {"covered": self.mappings_covered, "evaluated": self.mappings_evaluated},
+            "free_layers": list(self.free_layers),
+            "layers": [asdict(row) for row in self.rows],
+            "baseline": None if self.baseline is None else {"cycles": self.baseline.cycles, "seconds": self.baseline.seconds},
+        }
+
+    def _stage_dict(self, stage: str) -> dict[str, Any]:
+        losses = {loss: self.loss_cycles(stage, loss) for loss in LOSSES}
+        return {"cycles": self.stage_cycles(stage), "useful_cycles": self.useful_cycles(stage), "losses": losses}
+
+    def to_json(self) -> str:
+        """Return the JSON text; equal runs give equal texts."""
+        return json.dumps(self.to_dict(), indent=1) + "\n"
+
+    def to_csv(self) -> str:
+        """Return one line per row, with a header; `losses` become columns ``lost_to_*``."""
+        import csv
+        import io
+
+        buffer = io.StringIO()
+        records = [_flat(row) for row in self.rows]
+        writer = csv.DictWriter(buffer, records[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(records)
+        return buffer.getvalue()
+
+    def table(self) -> pd.DataFrame:
+        """Return the rows as a pandas table, the columns those of the CSV form."""
+        import pandas as pd
+
+        return pd.DataFrame([_flat(row) for row in self.rows])
+
+
+def _flat(row: Row) -> dict[str, Any]:
+    flat = {column.name: getattr(row, column.name) for column in fields(row) if column.name != "losses"}
+    return flat | {f"lost_to_{loss}_cycles": row.losses.get(loss, 0) for loss in LOSSES}
