@@ -1,7 +1,7 @@
 """`Report`: what a training step costs, with the fixed names and units of every counter.
 
-Cycles add up: `totals.cycles` is the sum of `stages.*.cycles`, which are the sums of the rows' `cycles`. Work that runs beside other
-work and takes no time of its own has `cycles` 0 and says how long it was busy in `busy_cycles`.
+Cycles add up: `totals.cycles` is the sum of `stages.*.cycles`, which are the sums of the rows' `cycles`. Work that runs beside
+other work and takes no time of its own has `cycles` 0 and says how long it was busy in `busy_cycles`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ STAGES = ("FF", "BP", "WU", "OPT", "VECTOR")
 """Rows are added up by stage; vector work of all stages that shows is under VECTOR."""
 
 LOSSES = ("padding", "drain", "fill", "dram", "vector", "update")
-"""Why a row takes longer than its nonzero multiply-adds on all PEs: operands padded to whole groups and tiles; results that leave
-an array slower than they come; ends of runs, first loads and last stores; waiting for DRAM or SORE; the vector unit; the update."""
+"""Why a row takes longer than its nonzero multiply-adds on all PEs: operands padded to whole groups and tiles; results that
+leave the array slower than they come; ends of runs, first loads, last stores; waiting for DRAM or SORE; the vector unit; the
+update."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 
 What is enumerated, for each product: the operand that goes north (an N:M operand must), dense run as groups of one or of the
 machine's size, dataflow, row lanes of the interleave, every multiple of the array tile that fits the buffers in m, n and k,
-and all six orders of the DRAM-level loops. It runs twice: for the least time, then for the least DRAM traffic among the mappings
-within 1/1024 of it (a first tile so small that it saves a few cycles would otherwise load everything many times). Three rules, proved in docs/scheduling.md, leave mappings out unevaluated:
+and all six orders of the DRAM-level loops. It runs twice: for the least time, then for the least DRAM traffic among the
+mappings within 1/1024 of it (a first tile so small that it saves a few cycles would otherwise load everything many times).
+Three rules, proved in docs/scheduling.md, leave mappings out unevaluated:
 
 - two tile sizes that cut a dimension into equally many tiles: the larger one is never better (not used where rows share data);
 - cycles are at least array cycles + first loads + last stores: a tile with that sum above the limit is out, and so is every
@@ -13,7 +14,10 @@ within 1/1024 of it (a first tile so small that it saves a few cycles would othe
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from accel.jit import kernel
 from accel.timing.gemm import (
@@ -21,6 +25,7 @@ from accel.timing.gemm import (
     OS,
     VECTOR,
     WS,
+    ArrayCycles,
     Cost,
     Machine,
     Product,
@@ -50,6 +55,11 @@ BEST_DTYPE = np.dtype(
 )
 """The best mapping of one product, its cost and how many mappings were covered; cycles is `NOT_FOUND` where nothing fits."""
 
+Record = Any
+"""A record of a structured array, or the array: NumPy's types say nothing about its fields."""
+
+IntArray = npt.NDArray[np.int64]
+
 _ORDERS = len(LOOP_ORDERS)
 NOT_FOUND = 2**62
 
@@ -58,7 +68,19 @@ SLACK = 1024
 
 
 @kernel
-def _make_side(size, row_elems, distinct, halo_elems, chunk_scale, group, keep, pattern_group, index_bits, compact, groups):  # type: ignore[no-untyped-def]
+def _make_side(
+    size: int,
+    row_elems: int,
+    distinct: int,
+    halo_elems: int,
+    chunk_scale: int,
+    group: int,
+    keep: int,
+    pattern_group: int,
+    index_bits: int,
+    compact: bool,
+    groups: int,
+) -> Side:
     """Return an operand as it enters the array: `group` elements of 16 bits, or its kept values with indices if compact."""
     if compact:
         group_bits = (group // pattern_group) * keep * (16 + index_bits)
@@ -67,7 +89,7 @@ def _make_side(size, row_elems, distinct, halo_elems, chunk_scale, group, keep, 
 
 
 @kernel
-def _make_product(gemm, swapped, group):  # type: ignore[no-untyped-def]
+def _make_product(gemm: Record, swapped: int, group: int) -> Product:
     """Return the product with lhs west, or north if `swapped`, run in groups of `group` along k."""
     groups = gemm.k_taps * ceil_ratio(gemm.k_inner, group)
     lhs = _make_side(
@@ -98,7 +120,7 @@ def _next_multiple(multiple: int, tiles: int, shared: bool) -> int:
 
 
 @kernel
-def _is_canonical(order, loops_m, loops_n, loops_k):  # type: ignore[no-untyped-def]
+def _is_canonical(order: int, loops_m: int, loops_n: int, loops_k: int) -> bool:
     """Return whether this order stands for all that differ only in where loops of a single turn stand."""
     turns = (loops_m > 1) + (loops_n > 1) + (loops_k > 1)
     if order == 0 or turns == 3:
@@ -113,7 +135,7 @@ def _is_canonical(order, loops_m, loops_n, loops_k):  # type: ignore[no-untyped-
 
 
 @kernel
-def _consider(best, product, swapped, group, tiling, cost):  # type: ignore[no-untyped-def]
+def _consider(best: Record, product: Product, swapped: int, group: int, tiling: Tiling, cost: Cost) -> None:
     """Take note of one mapping: of its time in the first round, of its traffic in the second."""
     best.evaluated += 1
     if best.least_cycles == NOT_FOUND:
@@ -133,14 +155,16 @@ def _consider(best, product, swapped, group, tiling, cost):  # type: ignore[no-u
 
 
 @kernel
-def _is_hopeless(machine, product, tiling, array, best):  # type: ignore[no-untyped-def]
+def _is_hopeless(machine: Machine, product: Product, tiling: Tiling, array: ArrayCycles, best: Record) -> bool:
     """Return whether neither this tile nor any larger one is fast enough: its ends only grow."""
     fill, tail = end_cycles(machine, product, tiling)
-    return machine.dram_latency + fill + array.run + tail > best.limit_cycles
+    return bool(machine.dram_latency + fill + array.run + tail > best.limit_cycles)
 
 
 @kernel
-def _search_orders(machine, product, tiling, array, swapped, group, best):  # type: ignore[no-untyped-def]
+def _search_orders(
+    machine: Machine, product: Product, tiling: Tiling, array: ArrayCycles, swapped: int, group: int, best: Record
+) -> None:
     """Evaluate the loop orders of one tile."""
     loops_m = ceil_ratio(product.west.size, tiling.tile_m)
     loops_n = ceil_ratio(product.north.size, tiling.tile_n)
@@ -152,7 +176,9 @@ def _search_orders(machine, product, tiling, array, swapped, group, best):  # ty
 
 
 @kernel
-def _search_cuts(machine, product, whole, array, swapped, group, best):  # type: ignore[no-untyped-def]
+def _search_cuts(
+    machine: Machine, product: Product, whole: Tiling, array: ArrayCycles, swapped: int, group: int, best: Record
+) -> bool:
     """Evaluate one tile size in m and n with every cut of k; return whether any was worth a look.
 
     OS keeps its sums in the array: only a single array tile can be cut along k, with the k loop innermost.
@@ -180,7 +206,9 @@ def _search_cuts(machine, product, whole, array, swapped, group, best):  # type:
 
 
 @kernel
-def _search_tiles(machine, product, dataflow, row_lanes, swapped, group, best):  # type: ignore[no-untyped-def]
+def _search_tiles(
+    machine: Machine, product: Product, dataflow: int, row_lanes: int, swapped: int, group: int, best: Record
+) -> None:
     """Evaluate every tile of one dataflow and interleave."""
     west, north, groups = product.west, product.north, product.groups
     unit_m, unit_n = machine.rows * row_lanes, machine.cols * (machine.lanes // row_lanes)
@@ -208,7 +236,7 @@ def _search_tiles(machine, product, dataflow, row_lanes, swapped, group, best): 
 
 
 @kernel
-def _search_forms(machine, gemm, row_lane_choices, has_os, has_ws, best):  # type: ignore[no-untyped-def]
+def _search_forms(machine: Machine, gemm: Record, row_lane_choices: IntArray, has_os: bool, has_ws: bool, best: Record) -> None:
     """Consider every mapping of one product that the rules above leave in."""
     lhs_sparse, rhs_sparse = gemm.lhs_keep < gemm.lhs_group, gemm.rhs_keep < gemm.rhs_group
     for swapped in range(2):
@@ -236,7 +264,7 @@ def _search_forms(machine, gemm, row_lane_choices, has_os, has_ws, best):  # typ
 
 
 @kernel
-def _search_gemm(machine, gemm, row_lane_choices, has_os, has_ws, best):  # type: ignore[no-untyped-def]
+def _search_gemm(machine: Machine, gemm: Record, row_lane_choices: IntArray, has_os: bool, has_ws: bool, best: Record) -> None:
     """Find the least time, then the mapping with the least traffic among those as good as that fast."""
     best.least_cycles, best.limit_cycles, best.cycles, best.dram_bytes = NOT_FOUND, NOT_FOUND, NOT_FOUND, NOT_FOUND
     _search_forms(machine, gemm, row_lane_choices, has_os, has_ws, best)
@@ -249,15 +277,17 @@ def _search_gemm(machine, gemm, row_lane_choices, has_os, has_ws, best):  # type
 
 
 @kernel
-def _compulsory_bytes(product):  # type: ignore[no-untyped-def]
+def _compulsory_bytes(product: Product) -> int:
     """Return the bytes that cross the DRAM port at least: every operand and result once, no halo twice."""
     west, north = product.west, product.north
     bits = min(west.size, west.distinct) * west.row_bits + min(north.size, north.distinct) * north.row_bits
-    return ceil_ratio(product.count * bits + product.out_elems * product.out_bits, 8)
+    return ceil_ratio(product.repeats * bits + product.out_elems * product.out_bits, 8)
 
 
 @kernel
-def search_gemms(machine, gemms, row_lane_choices, has_os, has_ws, results):  # type: ignore[no-untyped-def]
-    """Fill `results` (BEST_DTYPE) with the best mapping of each of `gemms` (GEMM_DTYPE); cycles is `NOT_FOUND` if nothing fits."""
+def search_gemms(
+    machine: Machine, gemms: Record, row_lane_choices: IntArray, has_os: bool, has_ws: bool, results: Record
+) -> None:
+    """Fill `results` (BEST_DTYPE) with the best mapping of each of `gemms` (GEMM_DTYPE)."""
     for index in range(len(gemms)):
         _search_gemm(machine, gemms[index], row_lane_choices, has_os, has_ws, results[index])

@@ -14,7 +14,8 @@ from accel.units import ceil_div
 
 def simulate_step(schedule: Schedule) -> tuple[Row, ...]:
     """Return every product, operator and update of the step with its cycles."""
-    arch, rows = schedule.arch, []
+    arch = schedule.arch
+    rows: list[Row] = []
     gemms = iter(schedule.gemms)
     for segment in schedule.step.segments:
         tasks = [_gemm_task(next(gemms), arch) for _ in segment.gemms]

@@ -1,4 +1,4 @@
-"""Closed form of one product under one mapping: tiles, traffic, and how DMA hides behind the array (docs/timing.md, section 2)."""
+"""Closed form of one product under one mapping: tiles, traffic, DMA behind the array (docs/timing.md, section 2)."""
 
 from __future__ import annotations
 
@@ -62,12 +62,13 @@ class Product(NamedTuple):
 
     west: Side
     north: Side
-    count: int
+    repeats: int
+    """Equal products, one after another."""
     groups: int
     keep: int
     out_bits: int
     out_elems: int
-    """Results in DRAM, of all `count` products."""
+    """Results in DRAM, of all repeats."""
     macs: int
 
 
@@ -134,7 +135,7 @@ def pass_bits(side: Side, tile: int, tile_groups: int, groups: int) -> int:
 def array_cycles(machine: Machine, product: Product, tiling: Tiling) -> ArrayCycles:
     """Return the cycles of the array alone, its operands always ready (docs/timing.md, section 1)."""
     rows, cols, lanes, dim_m, dim_n = machine.rows, machine.cols, machine.lanes, product.west.size, product.north.size
-    groups, keep, count, row_lanes = product.groups, product.keep, product.count, tiling.row_lanes
+    groups, keep, count, row_lanes = product.groups, product.keep, product.repeats, tiling.row_lanes
     if tiling.dataflow == OS:
         steps, drain_lanes = groups * keep, machine.drain_lanes
         compute = os_compute_cycles(rows, cols, lanes, row_lanes, dim_m, dim_n, steps, count)
@@ -165,21 +166,21 @@ def gemm_cost(machine: Machine, product: Product, tiling: Tiling, array: ArrayCy
     north_bits = north_passes * pass_bits(north, tiling.tile_n, tiling.tile_groups, groups)
     spill_bits = spills * 64 * west.size * north.size  # FP32 written and read again
     store_bits = product.out_elems * product.out_bits
-    dram_bytes = ceil_ratio(product.count * (west_bits + north_bits + spill_bits) + store_bits, 8)
+    dram_bytes = ceil_ratio(product.repeats * (west_bits + north_bits + spill_bits) + store_bits, 8)
     transfers = west_passes * loops_m * loops_k + north_passes * loops_n * loops_k + (1 + 2 * spills) * loops_m * loops_n
-    dma = dma_cycles(dram_bytes, product.count * transfers, machine.dram_bytes_per_cycle, machine.dma_setup)
+    dma = dma_cycles(dram_bytes, product.repeats * transfers, machine.dram_bytes_per_cycle, machine.dma_setup)
 
     fill, tail = end_cycles(machine, product, tiling)
     sore = 0
     if north.online:
-        north_groups = product.count * north_passes * north.size * groups
+        north_groups = product.repeats * north_passes * north.size * groups
         sore = sore_cycles(north_groups, machine.sore_lanes, machine.group)
     ends = machine.dram_latency + fill + tail
     cycles = ends + max(array.run, dma - fill - tail, sore)
 
     psum_bytes = 0
     if tiling.dataflow == WS:
-        psum_bytes = 8 * product.count * west.size * north.size * (ceil_ratio(groups, machine.rows) - 1)
+        psum_bytes = 8 * product.repeats * west.size * north.size * (ceil_ratio(groups, machine.rows) - 1)
     return Cost(cycles, array.compute, array.slots, array.run, dma, sore, ends, dram_bytes, psum_bytes)
 
 
@@ -219,7 +220,7 @@ def fits(machine: Machine, product: Product, tiling: Tiling) -> bool:
 @kernel
 def vector_unit_cost(machine: Machine, product: Product) -> Cost:
     """Return the cost of a product on the vector unit: one lane operation a multiply-add, every operand read once."""
-    bits = product.count * (
+    bits = product.repeats * (
         tile_bits(product.west, product.west.size, product.groups, product.groups)
         + tile_bits(product.north, product.north.size, product.groups, product.groups)
     )
