@@ -16,6 +16,7 @@ from typing import Any, TypeVar, cast
 
 import numba
 
+_SETTINGS: Any = numba.config  # its fields are made at run time
 _PACKAGE = Path(__file__).parent
 _KERNEL_FOLDERS = ("timing", "dataflow")
 
@@ -64,3 +65,8 @@ def _source_hash() -> str:
         for path in sorted((_PACKAGE / folder).glob("*.py")):
             digest.update(f"{folder}/{path.name}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
+
+
+def is_cache_empty() -> bool:
+    """Return whether the kernels of this version have yet to be compiled on this machine."""
+    return not any(_cache_folder(_SETTINGS.CACHE_DIR).rglob("*.nbi"))

@@ -26,6 +26,11 @@ class Method:
     bp: Literal["weight", "grad"] | None = None
     wu: Literal["grad"] | None = None
 
+    @property
+    def operands(self) -> tuple[str | None, str | None, str | None]:
+        """The pruned operand of FF, BP and WU."""
+        return self.ff, self.bp, self.wu
+
 
 METHODS = {
     method.name: method

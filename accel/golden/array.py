@@ -175,14 +175,17 @@ class _WsArray(_Array):
 
     def entry_in_use(self) -> Records:
         tile = self.control["tile"]
-        is_active = tile >= 0
-        assert (~is_active | (tile == self.tile_in_use) | (tile == self.tile_in_use + 1)).all(), "a tile was left out"
-        self.tile_in_use = np.where(is_active, tile, self.tile_in_use)
+        row, col = np.nonzero((tile >= 0) & (tile != self.tile_in_use))
+        self._swap(row, col, tile[row, col])
         slot = self.control["step"] * self.form.col_lanes + self.control["lane"] // self.form.row_lanes
         entry: Records = self.banks[tile % 2, self.at_row, self.at_col, slot]
-        assert (entry["tile"] == tile)[is_active].all(), "swapped before loaded"
         self._load_shadow()
         return entry
+
+    def _swap(self, row: NDArray[np.int64], col: NDArray[np.int64], tile: NDArray[np.int64]) -> None:
+        assert (tile == self.tile_in_use[row, col] + 1).all(), "a tile was left out"
+        assert (self.banks["tile"][tile % 2, row, col] == tile[:, None]).all(), "swapped before loaded"
+        self.tile_in_use[row, col] = tile
 
     def _load_shadow(self) -> None:
         """Store the entries that have reached their row: visible in the shadow from the next cycle on."""

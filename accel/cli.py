@@ -1,0 +1,278 @@
+"""The `accel` command: arguments, files and progress. Everything it computes comes from `accel.api` and its neighbours."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+from accel import networks
+from accel.errors import AccelError, ConfigError
+from accel.methods import METHODS, OPTIMIZERS
+from accel.presets import PRESETS, preset
+from accel.report import Report
+
+_Item = TypeVar("_Item")
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status: 0, 2 for what the user can mend, 130 after Ctrl-C."""
+    try:
+        options = _parser().parse_args(arguments)
+        options.run(options)
+        sys.stdout.flush()
+    except AccelError as error:
+        print(f"accel: {error}", file=sys.stderr)
+        return USER_ERROR
+    except BrokenPipeError:  # the reader of our output left; nothing is wrong
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        print("accel: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with the arguments, like every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"accel: {message}; see {self.prog} --help", file=sys.stderr)
+        raise SystemExit(USER_ERROR)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="accel", description="Simulate training with N:M sparsity on an accelerator.", allow_abbrev=False)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    _add_simulate(commands)
+    _add_compare(commands)
+    _add_listings(commands)
+    importer = commands.add_parser("import", help="turn another tool's network description into a trace")
+    importer.add_argument("format", choices=["scalesim"], help="scalesim: a topology CSV, convolution or GEMM form")
+    importer.add_argument("file", type=Path)
+    importer.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.json")
+    importer.set_defaults(run=_import)
+    return parser
+
+
+def _add_simulate(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = commands.add_parser(
+        "simulate",
+        help="how long one training step takes, and why",
+        description="Lower, schedule and simulate one training step; compare it with dense training on the same machine.",
+        allow_abbrev=False,
+    )
+    command.add_argument("network", metavar="NET|FILE.json", help="a shipped network (see accel networks) or a trace file")
+    command.add_argument("--arch", default="sat-vcu1525", metavar="NAME|FILE.toml", help="machine (default %(default)s)")
+    command.add_argument("--method", default="bdwp", metavar="NAME", help="see accel methods (default %(default)s)")
+    command.add_argument(
+        "--pattern", default="2:8", metavar="KEEP:GROUP", help="nonzeros kept in a group (default %(default)s)"
+    )
+    command.add_argument("--batch", type=int, default=64, metavar="B", help="samples in a step (default %(default)s)")
+    command.add_argument(
+        "--dense-layers",
+        metavar="GLOB[,GLOB]",
+        help="weight layers that stay dense, by name pattern; none prunes every layer (default: the first weight layer)",
+    )
+    command.add_argument("--optimizer", default="sgd", metavar="NAME", help=f"{', '.join(OPTIMIZERS)} (default %(default)s)")
+    command.add_argument(
+        "--pregenerate",
+        choices=["on", "off", "auto"],
+        default="on",
+        help="write compact weights in the update, or prune dense weights on every load, or take the faster (default on)",
+    )
+    command.add_argument("--allow-ops", default="", metavar="OP[,OP]", help="unknown operators to count as free")
+    command.add_argument("--layers", action="store_true", help="list every row, not only the slowest")
+    command.add_argument("--no-baseline", action="store_true", help="leave out the dense run and the speedup")
+    command.add_argument("--json", metavar="F|-", help="write the report as JSON; - writes only that to standard output")
+    command.add_argument("--csv", metavar="F", help="write one line per row as CSV")
+    command.set_defaults(run=_simulate)
+
+
+def _add_compare(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = commands.add_parser(
+        "compare",
+        help="the speedup of several networks and patterns, side by side and explained",
+        description="Speedups over dense training; without arguments the table that stands in the README.",
+        allow_abbrev=False,
+    )
+    command.add_argument("networks", nargs="*", metavar="NET", help="networks (default: stand-ins for those of the SAT paper)")
+    command.add_argument("--patterns", default="2:4,2:8,2:16", metavar="KEEP:GROUP[,...]", help="default %(default)s")
+    command.add_argument("--arch", default="sat-vcu1525", metavar="NAME|FILE.toml", help="machine (default %(default)s)")
+    command.add_argument("--method", default="bdwp", metavar="NAME", help="default %(default)s")
+    command.add_argument("--batch", type=int, metavar="B", help="samples in a step (default 128, resnet50 64)")
+    command.set_defaults(run=_compare)
+
+
+def _add_listings(commands: argparse._SubParsersAction[_Parser]) -> None:
+    commands.add_parser("networks", help="list the networks that ship with the package").set_defaults(run=_list_networks)
+    archs = commands.add_parser("archs", help="list the machines, or print one as TOML")
+    archs.add_argument("name", nargs="?", help="print this machine as a TOML file to start your own from")
+    archs.set_defaults(run=_list_archs)
+    commands.add_parser("methods", help="list the sparse training methods").set_defaults(run=_list_methods)
+
+
+def _simulate(options: argparse.Namespace) -> None:
+    for file in (options.json, options.csv):
+        _check_writable(file)
+    from accel import api, text
+
+    def run(pregenerate: bool) -> Report:
+        return api.simulate(
+            options.network,
+            options.arch,
+            method=options.method,
+            pattern=options.pattern,
+            batch=options.batch,
+            dense_layers=_dense_layers(options.dense_layers),
+            optimizer=options.optimizer,
+            pregenerate=pregenerate,
+            baseline=not options.no_baseline,
+            allow_ops=_names(options.allow_ops),
+        )
+
+    with _waiting():
+        choices = {"on": [True], "off": [False], "auto": [True, False]}[options.pregenerate]
+        report = min((run(choice) for choice in choices), key=lambda report: report.cycles)
+    if options.json == "-":
+        sys.stdout.write(report.to_json())
+    else:
+        text.print_report(report, text.console(), options.layers)
+    if options.json and options.json != "-":
+        _write(options.json, report.to_json())
+    if options.csv:
+        _write(options.csv, report.to_csv())
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from accel import compare, text
+
+    def track(runs: Sequence[_Item]) -> Iterable[_Item]:
+        from rich.progress import track as show
+
+        bar_console = text.console(stderr=True)
+        return show(runs, "simulating", console=bar_console, disable=not bar_console.is_terminal, transient=True)
+
+    result = compare.compare(
+        options.networks or compare.HEADLINE_NETWORKS,
+        _names(options.patterns),
+        arch=options.arch,
+        method=options.method,
+        batch=options.batch,
+        track=track,
+    )
+    text.print_comparison(result, text.console())
+
+
+def _list_networks(options: argparse.Namespace) -> None:
+    from accel import text
+    from accel.trace import Conv, Linear, Vector
+
+    rows = []
+    for name in networks.names():
+        trace = networks.load(name)
+        weights = {
+            layer.weight or layer.name: layer.weight_elems + layer.bias_elems
+            for layer in trace.layers
+            if isinstance(layer, Conv | Linear)
+        }
+        for layer in trace.layers:
+            if isinstance(layer, Vector) and layer.params:
+                weights.setdefault(layer.weight or layer.name, layer.params)
+        rows.append((name, f"{len(trace.layers)}", f"{sum(weights.values()) / 1e6:.2f} M"))
+    text.print_listing(("network", "layers", "parameters"), rows, text.console())
+
+
+def _list_archs(options: argparse.Namespace) -> None:
+    if options.name:
+        print(preset(options.name).to_toml(), end="")
+        return
+    from accel import text
+
+    rows = [
+        (
+            arch.name,
+            f"{arch.array_rows}x{arch.array_cols}",
+            f"{arch.clock_hz / 1e6:.0f}",
+            f"{arch.group}",
+            f"{2 * arch.peak_macs_per_second / 1e12:.3g}",
+            f"{arch.dram_bytes_per_second / 1e9:.3g}",
+            arch.description,
+        )
+        for arch in PRESETS.values()
+    ]
+    text.print_listing(("arch", "PEs", "MHz", "group", "peak TFLOP/s", "DRAM GB/s", "what it is"), rows, text.console())
+
+
+def _list_methods(options: argparse.Namespace) -> None:
+    from accel import text
+
+    out = text.console()
+    methods = [
+        [method.name, *(operand or "dense" for operand in method.operands), method.description] for method in METHODS.values()
+    ]
+    text.print_listing(("method", "N:M in FF", "in BP", "in WU", "what it does"), methods, out)
+    optimizers = [[optimizer.name, optimizer.description] for optimizer in OPTIMIZERS.values()]
+    text.print_listing(("optimizer", "what it does"), optimizers, out)
+
+
+def _import(options: argparse.Namespace) -> None:
+    from accel.scalesim import read_topology
+
+    _check_writable(options.output)
+    trace, patterns = read_topology(options.file)
+    trace.save(options.output)
+    print(f"{options.output}: {len(trace.layers)} layers", file=sys.stderr)
+    if patterns:
+        listed = ", ".join(f"{layer} {pattern}" for layer, pattern in patterns.items())
+        print(f"note: a trace holds no patterns; the file's sparsity was {listed}: give --pattern to simulate", file=sys.stderr)
+
+
+def _waiting() -> AbstractContextManager[object]:
+    """Show on a terminal that something is going on, and say so when Numba compiles for the first time."""
+    if not sys.stderr.isatty():
+        return nullcontext()
+    from accel.jit import is_cache_empty
+    from accel.text import console
+
+    what = "compiling the closed forms, once for this version (about 10 s)" if is_cache_empty() else "scheduling and simulating"
+    return console(stderr=True).status(what)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _dense_layers(text: str | None) -> list[str] | None:
+    if text is None:
+        return None
+    return [] if text == "none" else _names(text)
+
+
+def _check_writable(file: str | Path | None) -> None:
+    """Refuse an output that cannot be written before any work is done for it."""
+    if file is None or file == "-":
+        return
+    path = Path(file)
+    if path.is_dir():
+        raise ConfigError(f"output must be a file, not the directory {path}")
+    if not path.parent.is_dir():
+        raise ConfigError(f"output must lie in an existing directory, not {path}; create {path.parent} first")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ConfigError(f"output must be writable, not {path}; choose another place")
+
+
+def _write(file: str, text: str) -> None:
+    from accel.validation import write_text
+
+    write_text(Path(file), text, ConfigError)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

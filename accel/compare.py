@@ -1,0 +1,101 @@
+"""The speedup of several networks and patterns side by side, with what it hinges on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from accel.api import resolve_arch, resolve_trace, simulate
+from accel.arch import Arch
+from accel.errors import ConfigError
+from accel.presets import PRESETS
+from accel.report import Report
+from accel.sparsity import NMPattern
+from accel.trace import Trace
+
+HEADLINE_NETWORKS = ("resnet9", "vgg19", "vit-cifar", "resnet18-64", "resnet50")
+"""Stand-ins for the networks of the SAT paper: three at CIFAR size, one at 64x64, one at 224x224."""
+
+HEADLINE_PATTERNS = ("2:4", "2:8", "2:16")
+
+DEFAULT_BATCHES = {"resnet50": 64}
+DEFAULT_BATCH = 128
+
+CHANGES = {
+    "as it is": {},
+    "vector lanes x 1/2": {"vector_lanes": 0.5},
+    "vector lanes x 2": {"vector_lanes": 2.0},
+    "DRAM x 1/2": {"dram_bytes_per_second": 0.5},
+    "DRAM x 2": {"dram_bytes_per_second": 2.0},
+}
+"""The two figures of a machine that the array does not fix: what happens to the speedup if they were otherwise."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One report per network and pattern, each with its dense baseline; mean speedups by pattern under each change."""
+
+    method: str
+    reports: tuple[Report, ...]
+    sensitivity: dict[str, dict[str, float]]
+
+    def by_pattern(self) -> dict[str, list[Report]]:
+        """Return the reports of each pattern."""
+        found: dict[str, list[Report]] = {}
+        for report in self.reports:
+            found.setdefault(report.pattern, []).append(report)
+        return found
+
+
+def compare(
+    network_names: Sequence[str] = HEADLINE_NETWORKS,
+    patterns: Sequence[str] = HEADLINE_PATTERNS,
+    *,
+    arch: str = "sat-vcu1525",
+    method: str = "bdwp",
+    batch: int | None = None,
+    track: Callable[[Sequence[tuple[str, str, str]]], Iterable[tuple[str, str, str]]] = iter,
+) -> Comparison:
+    """Return the comparison of `network_names` under `patterns`.
+
+    A pattern too large for the machine runs on the preset of the same name with a larger group ("-g16"), with that machine's
+    own dense baseline. `batch` None takes 128, or 64 for the largest network. `track` wraps the list of runs to show progress.
+    """
+    traces = {name: resolve_trace(name) for name in network_names}
+    runs = [(change, name, pattern) for change in CHANGES for pattern in patterns for name in network_names]
+    found: dict[tuple[str, str], list[Report]] = {}
+    for change, name, pattern in track(runs):
+        machine = _changed(_machine_for(arch, NMPattern.parse(pattern)), CHANGES[change])
+        found.setdefault((change, pattern), []).append(_run(traces[name], machine, method, pattern, batch))
+    unchanged = next(iter(CHANGES))
+    return Comparison(
+        method,
+        tuple(report for pattern in patterns for report in found[unchanged, pattern]),
+        {change: {pattern: _mean_speedup(found[change, pattern]) for pattern in patterns} for change in CHANGES},
+    )
+
+
+def _run(trace: Trace, arch: Arch, method: str, pattern: str, batch: int | None) -> Report:
+    return simulate(trace, arch, method=method, pattern=pattern, batch=batch or DEFAULT_BATCHES.get(trace.name, DEFAULT_BATCH))
+
+
+def _mean_speedup(reports: Sequence[Report]) -> float:
+    return sum(report.speedup_over_dense or 0.0 for report in reports) / len(reports)
+
+
+def _machine_for(arch: str, pattern: NMPattern) -> Arch:
+    machine, larger = resolve_arch(arch), f"{arch}-g{pattern.group}"
+    if pattern.group > machine.group and larger in PRESETS:
+        return PRESETS[larger]
+    machine.run_pattern(pattern)
+    return machine
+
+
+def _changed(arch: Arch, factors: dict[str, float]) -> Arch:
+    changes = {}
+    for field, factor in factors.items():
+        value = getattr(arch, field)
+        changes[field] = type(value)(value * factor)
+    if any(not value for value in changes.values()):
+        raise ConfigError(f"vector_lanes of {arch.name} must be at least 2 to try half of them, not 1")
+    return arch.replace(**changes) if changes else arch

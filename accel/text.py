@@ -1,0 +1,227 @@
+"""Reports as text tables for a terminal or a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from accel.compare import Comparison
+from accel.report import LOSSES, STAGES, Report, Row
+
+PIPE_WIDTH = 160
+
+
+def console(stderr: bool = False) -> Console:
+    """Return a console as wide as the terminal; in a pipe wide enough that no table is cut."""
+    made = Console(stderr=stderr, highlight=False)
+    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=PIPE_WIDTH)
+
+
+def print_report(report: Report, out: Console, all_layers: bool) -> None:
+    """Print what a step costs, stage by stage and layer by layer, and what holds it back."""
+    out.print(f"[bold]{report.network}[/] on {report.arch}: {_what(report)}, batch {report.batch}, {report.optimizer}")
+    out.print(_headline(report))
+    out.print(_stage_table(report))
+    rows = list(report.rows) if all_layers else sorted(report.rows, key=lambda row: -row.cycles)[:12]
+    out.print(_row_table(report, rows, "every row of the step, in order" if all_layers else "the rows that take most"))
+    if report.speedup_over_dense is not None and report.baseline is not report:
+        out.print(_loss_sentence(report))
+    out.print(_memory_sentence(report))
+    out.print(_search_sentence(report))
+    for layer in report.free_layers:
+        out.print(f"[yellow]not lowered, counted as free:[/] {layer}")
+
+
+def _what(report: Report) -> str:
+    return "dense" if report.pattern == "dense" else f"{report.method} {report.pattern}"
+
+
+def _headline(report: Report) -> str:
+    text = f"one training step takes [bold]{_time(report.seconds)}[/] ({_millions(report.cycles)} Mcycles)"
+    if report.baseline is not None and report.speedup_over_dense is not None and report.overhead_cap is not None:
+        text += (
+            f", [bold]{report.speedup_over_dense:.3f}x[/] faster than dense ({_time(report.baseline.seconds)});\n"
+            f"the MACs alone would allow {report.mac_cap:.3f}x ({_percent(report.mac_saving_frac)} saved), "
+            f"with vector, update and DRAM time {report.overhead_cap:.3f}x"
+        )
+    return text + f"; the PEs multiply nonzeros {_percent(report.utilization_frac)} of the time"
+
+
+def _stage_table(report: Report) -> Table:
+    table = Table(title="stages (Mcycles)", title_justify="left")
+    table.add_column("stage")
+    baseline = report.baseline
+    columns = ["cycles", "of step", "useful", *(f"lost to {loss}" for loss in LOSSES)]
+    columns += ["dense", "speedup"] if baseline else []
+    for column in columns:
+        table.add_column(column, justify="right")
+    for stage in STAGES:
+        cycles = report.stage_cycles(stage)
+        cells = [_millions(cycles), _percent(cycles / report.cycles), _millions(report.useful_cycles(stage))]
+        cells += [_millions(report.loss_cycles(stage, loss)) for loss in LOSSES]
+        if baseline:
+            dense = baseline.stage_cycles(stage)
+            cells += [_millions(dense), f"{dense / cycles:.3f}" if cycles else ""]
+        table.add_row(stage, *cells)
+    return table
+
+
+def _row_table(report: Report, rows: Sequence[Row], title: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for column in ("layer", "stage", "part"):
+        table.add_column(column, overflow="fold")
+    for column in ("m", "n", "k", "count"):
+        table.add_column(column, justify="right")
+    for column in ("pattern", "dataflow", "mapping"):
+        table.add_column(column)
+    for column in ("Mcycles", "of step", "useful", "bound"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        sizes = [str(size) if size is not None else "" for size in (row.m, row.n, row.k)]
+        count = str(row.count) if row.m is not None else ""
+        useful = _percent(row.utilization_frac) if row.macs_useful else ""
+        table.add_row(
+            row.name, row.stage, row.part, *sizes, count, row.pattern, row.dataflow, row.mapping,
+            _millions(row.cycles), _percent(row.cycles / report.cycles), useful, row.bound,
+        )  # fmt: skip
+    return table
+
+
+def _loss_sentence(report: Report) -> str:
+    losses = sorted(report.speedup_losses().items(), key=lambda item: -item[1])
+    named = [f"{_cause(stage, loss)} {points:.3f}" for (stage, loss), points in losses if points >= 0.0005]
+    rest = sum(points for _, points in losses if points < 0.0005)
+    speedup = report.speedup_over_dense or 0.0
+    return (
+        f"from the MACs' {report.mac_cap:.3f}x to {speedup:.3f}x ({_percent(speedup / report.mac_cap)}): "
+        + ", ".join(named)
+        + (f", all else {rest:.3f}" if abs(rest) >= 0.0005 else "")
+    )
+
+
+def _cause(stage: str, loss: str) -> str:
+    if loss == "counting":
+        return "taps and ragged groups not counted by frameworks"
+    if loss in ("vector", "update"):
+        return {"vector": "vector unit", "update": "weight update"}[loss] + (
+            "" if stage in ("VECTOR", "OPT") else f" in {stage}"
+        )
+    return f"{stage} {loss}"
+
+
+def _memory_sentence(report: Report) -> str:
+    parts = ", ".join(f"{name.removesuffix('_bytes')} {_bytes(size)}" for name, size in report.footprint.items())
+    return f"DRAM: {_bytes(report.total('dram_bytes'))} moved; {_bytes(report.dram_peak_bytes)} held ({parts})"
+
+
+def _search_sentence(report: Report) -> str:
+    rate = report.mappings_evaluated / max(report.search_seconds, 1e-9)
+    return (
+        f"mappings: {report.mappings_covered:,} covered, {report.mappings_evaluated:,} evaluated one by one, "
+        f"the rest excluded by bounds; {rate / 1e6:.1f} M evaluated a second"
+    )
+
+
+def print_comparison(comparison: Comparison, out: Console) -> None:
+    """Print the speedups of several networks and patterns, why each falls short of its cap, and how sure they are."""
+    table = Table(
+        title=f"{comparison.method}: speedup of one training step over dense on the same machine", title_justify="left"
+    )
+    table.add_column("network")
+    for column in (
+        "batch",
+        "pattern",
+        "arch",
+        "speedup",
+        "MAC cap",
+        "of cap",
+        "cap with overheads",
+        "PEs busy dense",
+        "sparse",
+    ):
+        table.add_column(column, justify="right")
+    for report in comparison.reports:
+        assert report.baseline is not None
+        speedup, overhead_cap = report.speedup_over_dense or 0.0, report.overhead_cap or 0.0
+        table.add_row(
+            report.network, str(report.batch), report.pattern, report.arch, f"{speedup:.3f}", f"{report.mac_cap:.3f}",
+            _percent(speedup / report.mac_cap), f"{overhead_cap:.3f}", _percent(report.baseline.utilization_frac),
+            _percent(report.utilization_frac),
+        )  # fmt: skip
+    out.print(table)
+    out.print(_average_table(comparison))
+    out.print(_where_lost_table(comparison))
+    out.print(_sensitivity_table(comparison))
+
+
+def _average_table(comparison: Comparison) -> Table:
+    table = Table(title="mean over the networks", title_justify="left")
+    for column in ("pattern", "speedup", "of cap"):
+        table.add_column(column, justify="right")
+    for pattern, reports in comparison.by_pattern().items():
+        speedups = [report.speedup_over_dense or 0.0 for report in reports]
+        shares = [speedup / report.mac_cap for speedup, report in zip(speedups, reports, strict=True)]
+        table.add_row(pattern, f"{sum(speedups) / len(speedups):.3f}", _percent(sum(shares) / len(shares)))
+    return table
+
+
+def _where_lost_table(comparison: Comparison) -> Table:
+    """One line per run: points of speedup lost by stage and cause; columns that are 0 everywhere are left out."""
+    losses = [report.speedup_losses() for report in comparison.reports]
+    causes = [key for key in losses[0] if any(abs(found[key]) >= 0.0005 for found in losses)]
+    table = Table(title="points of speedup lost between the MAC cap and the speedup", title_justify="left")
+    table.add_column("network")
+    table.add_column("pattern", justify="right")
+    for stage, loss in causes:
+        table.add_column(f"{stage} {loss}".strip(), justify="right")
+    for report, found in zip(comparison.reports, losses, strict=True):
+        table.add_row(report.network, report.pattern, *(f"{found[key]:.3f}" for key in causes))
+    return table
+
+
+def _sensitivity_table(comparison: Comparison) -> Table:
+    table = Table(title="mean speedup if the machine were different", title_justify="left")
+    table.add_column("pattern", justify="right")
+    for change in comparison.sensitivity:
+        table.add_column(change, justify="right")
+    for pattern in comparison.by_pattern():
+        cells = [f"{means[pattern]:.3f}" for means in comparison.sensitivity.values()]
+        table.add_row(pattern, *cells)
+    return table
+
+
+def print_listing(columns: Sequence[str], rows: Iterable[Sequence[str]], out: Console) -> None:
+    """Print a plain table, numbers to the right."""
+    table, rows = Table(), list(rows)
+    for index, column in enumerate(columns):
+        numeric = all(row[index][:1].isdigit() for row in rows)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+
+
+def _time(seconds: float) -> str:
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if seconds >= size:
+            return f"{seconds / size:.4g} {unit}"
+    return f"{seconds / 1e-9:.4g} ns"
+
+
+def _bytes(size: int) -> str:
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= scale:
+            return f"{size / scale:.2f} {unit}"
+    return f"{size} B"
+
+
+def _millions(cycles: int) -> str:
+    if cycles == 0:
+        return "0"
+    return f"{cycles / 1e6:.3f}" if cycles < 1e8 else f"{cycles / 1e6:.1f}"
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f}%"
