@@ -1,0 +1,37 @@
+# Every target sets up what it needs in .venv; only Python >= 3.11, g++, make and perl must be there.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint bench soak clean
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,lint]'
+	touch $@
+
+# One training step of ResNet-18, layer by layer and stage by stage, and why it is as fast as it is.
+demo: $(READY)
+	$(BIN)/accel simulate resnet18 --method bdwp --pattern 2:8 --layers
+
+# The suite, compiled; then the closed forms and the search once more as plain Python with bounds checked.
+test: $(READY)
+	$(BIN)/python -m pytest -n auto -m "not soak"
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -n auto -m "not soak" tests/timing tests/test_api.py -q
+	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(CURDIR)/.cache/boundscheck $(BIN)/python -m pytest -m "not soak" tests/dataflow -q
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY)
+	$(BIN)/python benchmarks/run.py
+
+soak: $(READY)
+	$(BIN)/python -m pytest -n auto -m soak
+
+clean:
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build
