@@ -36,9 +36,10 @@ _CONSTRAINTS = {
     "greater_than_equal": "must be at least {ge}",
     "less_than": "must be less than {lt}",
     "less_than_equal": "must be at most {le}",
-    "too_short": "must have at least {min_length} entries",
-    "too_long": "must have at most {max_length} entries",
+    "too_short": "must have {min_length} or more entries",
+    "too_long": "must have {max_length} or fewer entries",
     "string_too_short": "must not be empty",
+    "string_too_long": "must have {max_length} or fewer characters",
     "string_pattern_mismatch": "must match {pattern}",
     "int_type": "must be an integer",
     "int_from_float": "must be an integer",
@@ -63,10 +64,12 @@ def describe_validation(error: ValidationError) -> list[str]:
 
 
 def _describe(problem: ErrorDetails) -> list[str]:
-    where = _location(problem["loc"])
+    where = _location(problem["loc"]) or "the file"
+    if problem["type"] == "too_short" and len(problem["input"]) >= problem["ctx"]["min_length"]:
+        return []  # entries that were wrong themselves were not counted: they have been reported
     if problem["type"] == "value_error":
         texts = str(problem["ctx"]["error"]).split("\n")
-        return [f"{where}.{text}" if where else text for text in texts]
+        return [f"{where}.{text}" if problem["loc"] else text for text in texts]
     return [_describe_type(problem, where)]
 
 

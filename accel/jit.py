@@ -20,21 +20,19 @@ _SETTINGS: Any = numba.config  # its fields are made at run time
 _PACKAGE = Path(__file__).parent
 _KERNEL_FOLDERS = ("timing", "dataflow")
 
-_CONFIG: Any = numba.config
-
 _Function = TypeVar("_Function", bound=Callable[..., object])
 
 
 def kernel(function: _Function) -> _Function:
     """Return `function` compiled on its first call, without fastmath, cached on disk; plain Python if Numba is switched off."""
-    if _CONFIG.DISABLE_JIT:
+    if _SETTINGS.DISABLE_JIT:
         return function
-    users_folder = _CONFIG.CACHE_DIR
-    _CONFIG.CACHE_DIR = str(_cache_folder(users_folder))
+    users_folder = _SETTINGS.CACHE_DIR
+    _SETTINGS.CACHE_DIR = str(_cache_folder(users_folder))
     try:  # the decorator reads the folder once, here; a user's own functions keep theirs
         return cast(_Function, numba.njit(cache=True, nogil=True)(function))
     finally:
-        _CONFIG.CACHE_DIR = users_folder
+        _SETTINGS.CACHE_DIR = users_folder
 
 
 @cache

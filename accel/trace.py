@@ -293,7 +293,8 @@ class Trace(Checked):
             version = fields.get("schema_version", "missing")
             if version != SCHEMA_VERSION:
                 raise TraceError(f"{source}: schema_version must be {SCHEMA_VERSION}, not {version!r}; export it again")
-            fields = {**fields, "layers": _free_unknown_ops(fields.get("layers"), source, allow_ops)}
+            if "layers" in fields:
+                fields = {**fields, "layers": _free_unknown_ops(fields["layers"], source, allow_ops)}
         try:
             return _JSON.validate_json(json.dumps(fields))
         except ValidationError as error:

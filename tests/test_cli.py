@@ -1,0 +1,279 @@
+"""The command as a user meets it: what it prints, and what it says when something is wrong."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from accel import networks
+from accel.cli import main
+from accel.presets import preset
+
+TINY = {
+    "schema_version": 1,
+    "name": "tiny",
+    "inputs": ["x"],
+    "layers": [
+        {"op": "conv", "name": "conv1", "inputs": ["x"], "in_channels": 3, "out_channels": 16, "in_size": [8, 8],
+         "kernel": [3, 3], "stride": [1, 1], "padding": [1, 1], "dilation": [1, 1]},
+        {"op": "relu", "name": "relu1", "inputs": ["conv1"], "in_elems": 1024, "out_elems": 1024},
+        {"op": "linear", "name": "fc", "inputs": ["relu1"], "in_features": 1024, "out_features": 32, "bias": True},
+    ],
+}  # fmt: skip
+
+
+def trace_file(folder, **first_layer):
+    fields = {**TINY, "layers": [{**TINY["layers"][0], **first_layer}, *TINY["layers"][1:]]}
+    path = folder / "net.json"
+    path.write_text(json.dumps(fields))
+    return path
+
+
+def refusal(capsys, *arguments):
+    """Run the command, check that it exits with 2 and prints one line, and return that line."""
+    try:
+        status = main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        status = stop.code
+    captured = capsys.readouterr()
+    assert status == 2
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    return captured.err.removesuffix("\n")
+
+
+def test_simulate_prints_totals_stages_and_layers(capsys):
+    assert main(["simulate", "mlp", "--batch", "8"]) == 0
+    out = capsys.readouterr().out
+    for text in ("one training step takes", "faster than dense", "stages (Mcycles)", "VECTOR", "mappings:", "DRAM:"):
+        assert text in out
+
+
+def test_json_to_standard_output_is_json_alone(capsys):
+    assert main(["simulate", "mlp", "--batch", "8", "--json", "-"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["totals"]["cycles"] == sum(stage["cycles"] for stage in report["stages"].values())
+
+
+def test_json_and_csv_files_hold_the_same_rows(tmp_path, capsys):
+    assert main(["simulate", "mlp", "--json", str(tmp_path / "r.json"), "--csv", str(tmp_path / "r.csv")]) == 0
+    rows = json.loads((tmp_path / "r.json").read_text())["layers"]
+    with (tmp_path / "r.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [int(line["cycles"]) for line in lines] == [row["cycles"] for row in rows]
+
+
+def test_layers_lists_every_row(capsys):
+    main(["simulate", "mlp", "--layers"])
+    assert "every row of the step" in capsys.readouterr().out
+
+
+def test_without_baseline_there_is_no_speedup(capsys):
+    main(["simulate", "mlp", "--no-baseline"])
+    assert "faster than dense" not in capsys.readouterr().out
+
+
+def test_pregenerate_auto_is_never_slower_than_either_choice(capsys):
+    cycles = {}
+    for choice in ("on", "off", "auto"):
+        main(["simulate", "mlp", "--json", "-", "--pregenerate", choice])
+        cycles[choice] = json.loads(capsys.readouterr().out)["totals"]["cycles"]
+    assert cycles["auto"] == min(cycles["on"], cycles["off"])
+    assert cycles["on"] != cycles["off"]
+
+
+def test_compare_prints_speedup_cap_losses_and_sensitivity(capsys):
+    assert main(["compare", "mlp", "resnet9", "--patterns", "2:8,2:16", "--batch", "4"]) == 0
+    out = capsys.readouterr().out
+    for text in ("MAC cap", "sat-vcu1525-g16", "points of speedup lost", "DRAM x 1/2"):
+        assert text in out
+
+
+@pytest.mark.parametrize("command", ["networks", "archs", "methods"])
+def test_listings_name_everything_there_is(command, capsys):
+    assert main([command]) == 0
+    out = capsys.readouterr().out
+    names = {"networks": networks.names(), "archs": ["sat-vcu1525", "edge-kv260"], "methods": ["bdwp", "adam"]}[command]
+    assert all(name in out for name in names)
+
+
+def test_a_machine_printed_as_toml_can_be_used(tmp_path, capsys):
+    main(["archs", "edge-kv260"])
+    file = tmp_path / "mine.toml"
+    file.write_text(capsys.readouterr().out)
+    assert main(["simulate", "mlp", "--arch", str(file), "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["arch"] == "edge-kv260"
+
+
+def test_scalesim_topology_is_imported_and_simulated(tmp_path, capsys):
+    source, target = tmp_path / "top.csv", tmp_path / "top.json"
+    source.write_text("Layer, M, N, K,\nfc1, 64, 256, 512,\nfc2, 64, 10, 256,\n")
+    assert main(["import", "scalesim", str(source), "-o", str(target)]) == 0
+    assert main(["simulate", str(target), "--batch", "1", "--json", "-"]) == 0
+    layers = json.loads(capsys.readouterr().out)["layers"]
+    assert {layer["name"] for layer in layers} == {"fc1", "fc2"}
+
+
+def test_truncated_json_is_refused(tmp_path, capsys):
+    path = tmp_path / "net.json"
+    path.write_text(json.dumps(TINY)[:100])
+    assert refusal(capsys, "simulate", path) == (
+        f"accel: {path} must be complete JSON, not broken at line 1 column 99 (Unterminated string starting at); "
+        "export it again"
+    )
+
+
+def test_negative_size_is_refused(tmp_path, capsys):
+    path = trace_file(tmp_path, in_channels=-3)
+    assert refusal(capsys, "simulate", path) == f"accel: {path}: layers[0].in_channels must be at least 1, not -3"
+
+
+def test_kernel_larger_than_the_padded_input_is_refused(tmp_path, capsys):
+    path = trace_file(tmp_path, kernel=[11, 3])
+    assert refusal(capsys, "simulate", path) == (
+        f"accel: {path}: layers[0].kernel must be at most the padded input (10), not 11; "
+        "raise padding or make the kernel smaller"
+    )
+
+
+def test_all_problems_of_a_file_are_reported_at_once(tmp_path, capsys):
+    path = trace_file(tmp_path, in_channels=-3, out_channels="many", color="red")
+    assert refusal(capsys, "simulate", path) == (
+        f"accel: {path}: layers[0].in_channels must be at least 1, not -3; "
+        "layers[0].out_channels must be an integer, not 'many'; layers[0].color is not a known field"
+    )
+
+
+def test_pattern_that_keeps_more_than_its_group_is_refused(capsys):
+    assert refusal(capsys, "simulate", "mlp", "--pattern", "5:4") == (
+        "accel: keep must be between 1 and group (4), not 5; a pattern is written kept:group, for example 2:8"
+    )
+
+
+def test_group_larger_than_the_machines_is_refused(capsys):
+    assert refusal(capsys, "simulate", "mlp", "--pattern", "2:16") == (
+        "accel: pattern group must be at most the group of sat-vcu1525 (8), not 16 (pattern 2:16); "
+        "choose a machine with a larger group"
+    )
+
+
+def test_group_that_does_not_divide_the_machines_is_refused(capsys):
+    assert refusal(capsys, "simulate", "mlp", "--pattern", "1:3") == (
+        "accel: group of pattern 1:3 must divide the machine's group (8), not 3; "
+        "choose a pattern with a smaller group or a machine with a larger one"
+    )
+
+
+def test_buffer_too_small_for_one_tile_is_refused(tmp_path, capsys):
+    path = tmp_path / "arch.toml"
+    preset("test").replace(name="tight", west_buffer_bytes=32, output_buffer_bytes=100).save(path)
+    assert refusal(capsys, "simulate", "mlp", "--arch", path, "--pattern", "2:4") == (
+        "accel: tight: west_buffer_bytes must be at least 64 to hold one tile twice, not 32; "
+        "output_buffer_bytes must be at least 256 to hold one tile twice, not 100"
+    )
+
+
+def test_dimensions_of_a_million_million_are_refused(tmp_path, capsys):
+    path = trace_file(tmp_path, in_channels=10**12)
+    assert refusal(capsys, "simulate", path) == (
+        f"accel: {path}: layers[0].in_channels must be at most 2147483648, not 1000000000000"
+    )
+
+
+def test_products_of_sizes_that_overflow_are_refused(tmp_path, capsys):
+    path = trace_file(tmp_path, in_size=[2**20, 2**20], in_channels=2**20, out_channels=2**20)
+    assert refusal(capsys, "simulate", path, "--batch", "1") == (
+        f"accel: layer conv1: FF must have less than 2**58 multiply-accumulates, not {9 * 2**80}; lower the batch"
+    )
+
+
+def test_unknown_operator_is_refused_with_its_count(tmp_path, capsys):
+    path = trace_file(tmp_path, op="fft")
+    assert refusal(capsys, "simulate", path) == (
+        f"accel: {path}: 1 unsupported operator: fft (1); add them to --allow-ops to count them as free"
+    )
+
+
+def test_allowed_operator_is_free_and_named(tmp_path, capsys):
+    fields = {**TINY, "layers": [*TINY["layers"], {"op": "fft", "name": "spectrum", "inputs": ["fc"]}]}
+    path = tmp_path / "net.json"
+    path.write_text(json.dumps(fields))
+    assert main(["simulate", str(path), "--allow-ops", "fft"]) == 0
+    assert "not lowered, counted as free: spectrum (fft)" in capsys.readouterr().out
+
+
+def test_directory_for_a_file_is_refused(tmp_path, capsys):
+    assert refusal(capsys, "simulate", tmp_path) == f"accel: {tmp_path} must be a file, not a directory"
+
+
+def test_missing_file_is_refused(tmp_path, capsys):
+    assert refusal(capsys, "simulate", tmp_path / "no.json") == f"accel: {tmp_path / 'no.json'} does not exist"
+
+
+def test_unknown_network_is_refused_with_the_list(capsys):
+    line = refusal(capsys, "simulate", "resnet19")
+    assert line == f"accel: network must be one of {', '.join(networks.names())}, or a JSON file, not 'resnet19'"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--method", "magic", "method must be one of dense, bdwp, sr-ste, sdgp, bp-only, fully-sparse, not 'magic'"),
+        ("--optimizer", "lion", "optimizer must be one of sgd, sgd-plain, adam, not 'lion'"),
+        ("--batch", "0", "batch must be between 1 and 16777216, not 0"),
+        ("--batch", "x", "argument --batch: invalid int value: 'x'; see accel simulate --help"),
+        ("--pattern", "two", "pattern must be two integers like 2:8, not 'two'"),
+        ("--dense-layers", "nothing*", "dense_layers must match a weight layer of mlp, not 'nothing*'"),
+        (
+            "--json",
+            "no/such/place.json",
+            "output must lie in an existing directory, not no/such/place.json; create no/such first",
+        ),
+    ],
+)
+def test_bad_option_is_refused(option, value, message, capsys):
+    assert refusal(capsys, "simulate", "mlp", option, value) == f"accel: {message}"
+
+
+def test_unwritable_output_is_refused_before_any_work(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    assert refusal(capsys, "simulate", "mlp", "--csv", tmp_path / "out.csv") == (
+        f"accel: output must be writable, not {tmp_path / 'out.csv'}; choose another place"
+    )
+
+
+def test_directory_as_output_is_refused(tmp_path, capsys):
+    assert (
+        refusal(capsys, "simulate", "mlp", "--json", tmp_path) == f"accel: output must be a file, not the directory {tmp_path}"
+    )
+
+
+def test_step_too_large_for_the_boards_memory_is_refused(capsys):
+    line = refusal(capsys, "simulate", "resnet50", "--arch", "edge-kv260", "--batch", "256")
+    assert line.startswith("accel: dram_capacity_bytes of edge-kv260 must be at least ")
+    assert line.endswith(" for resnet50 at batch 256, not 4294967296; lower the batch")
+
+
+def test_help_names_every_option():
+    shown = subprocess.run([sys.executable, "-m", "accel", "simulate", "--help"], capture_output=True, text=True, check=True)
+    for option in (
+        "--arch",
+        "--method",
+        "--pattern",
+        "--batch",
+        "--dense-layers",
+        "--optimizer",
+        "--json",
+        "--csv",
+        "--layers",
+    ):
+        assert option in shown.stdout
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    pipe = f"{sys.executable} -m accel simulate resnet9 --layers | head -1"
+    shown = subprocess.run(["bash", "-o", "pipefail", "-c", pipe], capture_output=True, text=True, check=False)
+    assert shown.stderr == ""
