@@ -281,11 +281,6 @@ class Trace(Checked):
         """Whether some input of `layer` needs a gradient: then, and only then, the layer has a BP stage."""
         return any(source in self.needs_grad for source in layer.inputs)
 
-    @cached_property
-    def consumers(self) -> dict[str, int]:
-        """How many layers read each tensor."""
-        return dict(Counter(source for layer in self.layers for source in set(layer.inputs)))
-
     @classmethod
     def from_fields(cls, fields: Any, source: str, allow_ops: frozenset[str] = frozenset()) -> Trace:
         """Return the checked trace; `source` names it in errors, `allow_ops` are unknown operators counted as free."""

@@ -35,6 +35,8 @@ class VectorOpCost:
     saves: Saved = "nothing"
     forward_passes: int = 1
     backward_passes: int = 1
+    statistics_ops: int = 0
+    """Of `forward_ops`, those of a first pass that only adds up: it can ride on the drain of the product before."""
     elementwise: bool = False
     """Each output element needs one element of each input: it can ride on the pass of the operator before it."""
 
@@ -42,8 +44,8 @@ class VectorOpCost:
 VECTOR_OPS: dict[VectorOpName, VectorOpCost] = {
     # Statistics over the batch need the whole tensor before the first output: two passes each way.
     # Forward: sum, sum of squares, scale-and-shift. Backward: normalise, two sums, two multiply-adds.
-    "batch_norm": VectorOpCost(3, 5, "input", forward_passes=2, backward_passes=2),
-    "group_norm": VectorOpCost(3, 7, "input", forward_passes=2, backward_passes=2),
+    "batch_norm": VectorOpCost(3, 5, "input", forward_passes=2, backward_passes=2, statistics_ops=2),
+    "group_norm": VectorOpCost(3, 7, "input", forward_passes=2, backward_passes=2, statistics_ops=2),
     # A row fits in the unit: one pass. Backward sums along the row and along the rows.
     "layer_norm": VectorOpCost(3, 7, "input"),
     "rms_norm": VectorOpCost(2, 5, "input"),

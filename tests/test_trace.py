@@ -248,15 +248,6 @@ def test_a_trained_norm_or_embedding_needs_a_gradient():
     assert trace.has_input_grad(trace.layers[2])
 
 
-def test_a_layer_that_reads_a_tensor_twice_consumes_it_once():
-    trace = Trace(
-        name="net",
-        inputs=("x",),
-        layers=(linear("a", "x"), vector("mul", "square", "a", "a"), vector("add", "add", "a", "square")),
-    )
-    assert trace.consumers == {"x": 1, "a": 2, "square": 1}
-
-
 def test_layers_share_a_weight_by_its_name():
     fields = trace_fields({**LINEAR, "weight": "w"}, {**LINEAR, "name": "again", "weight": "w"})
     assert {layer.weight for layer in Trace.from_fields(fields, "net.json").layers} == {"w"}

@@ -62,3 +62,17 @@ class Context:
         pattern = self.options.pattern
         useful = layer.name in self.pruned_layers and not pattern.is_dense and pattern.kept_of(inner) < inner
         return pattern if useful else DENSE
+
+    @cached_property
+    def readers(self) -> dict[str, list[Layer]]:
+        """The layers that read each tensor."""
+        readers: dict[str, list[Layer]] = {}
+        for layer in self.trace.layers:
+            for source in dict.fromkeys(layer.inputs):
+                readers.setdefault(source, []).append(layer)
+        return readers
+
+    def sole_reader(self, layer: Layer) -> Layer | None:
+        """Return the layer that alone reads the output of `layer`, if there is just one."""
+        readers = self.readers.get(layer.name, [])
+        return readers[0] if len(readers) == 1 else None

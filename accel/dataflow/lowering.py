@@ -64,7 +64,7 @@ class _Order:
         stage = Stage.FORWARD
         match layer:
             case Conv() | Linear():
-                vectors = self.vectors.bias(layer, stage) + self.vectors.zeros(layer, stage)
+                vectors = self.vectors.bias(layer, stage) + self.vectors.statistics(layer) + self.vectors.zeros(layer, stage)
                 self._add(self.products.forward_gemms(layer), vectors)
             case Matmul():
                 shape = GemmShape(layer.m, layer.n, 1, layer.k, self.context.options.batch * layer.count)

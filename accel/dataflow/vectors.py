@@ -24,8 +24,8 @@ class VectorUnit:
 
     def gradient_sum(self, layer: Layer) -> list[VectorWork]:
         """Return the sum of the gradients that the readers of a layer's output send back, one from each."""
-        extra = self.context.trace.consumers.get(layer.name, 1) - 1
-        if extra == 0 or isinstance(layer, Free):
+        extra = len(self.context.readers.get(layer.name, ())) - 1
+        if extra < 1 or isinstance(layer, Free):
             return []
         elems = self.context.options.batch * layer.out_elems * extra
         return [VectorWork(layer.name, Stage.INPUT_GRAD, "gradient sum", elems, 3 * FP16_BYTES * elems)]
@@ -48,26 +48,41 @@ class VectorUnit:
             return []
         return [VectorWork(layer.name, stage, "bias", self.context.options.batch * layer.out_elems, 0)]
 
+    def statistics(self, layer: Conv | Linear) -> list[VectorWork]:
+        """Return the sums of a norm that reads `layer` alone: they ride on its results as they drain, like bias."""
+        norm = self.context.sole_reader(layer)
+        if not isinstance(norm, Vector) or not VECTOR_OPS[norm.op].statistics_ops:
+            return []
+        lane_ops = self.context.options.batch * VECTOR_OPS[norm.op].statistics_ops * norm.out_elems
+        return [VectorWork(norm.name, Stage.FORWARD, "statistics", lane_ops, 0)]
+
+    def _has_statistics(self, layer: Vector) -> bool:
+        """Return whether the first pass of `layer` was done as its input drained."""
+        before = self.context.by_name.get(layer.inputs[0])
+        found = isinstance(before, Conv | Linear) and self.context.sole_reader(before) is layer
+        return found and VECTOR_OPS[layer.op].statistics_ops > 0
+
     def _rides_on(self, layer: Vector) -> Vector | None:
         """Return the operator whose pass `layer` can share: elementwise, directly after it, the only reader."""
-        if not VECTOR_OPS[layer.op].elementwise or layer.params:
-            return None
         before = self.context.by_name.get(layer.inputs[0])
-        if isinstance(before, Vector) and self.context.trace.consumers[before.name] == 1:
-            return before
-        return None
+        if not isinstance(before, Vector) or layer.params or not VECTOR_OPS[layer.op].elementwise:
+            return None
+        return before if self.context.sole_reader(before) is layer else None
 
     def forward(self, layer: Vector) -> VectorWork:
         """Return the forward work of an operator."""
         cost, batch = VECTOR_OPS[layer.op], self.context.options.batch
-        elems = cost.forward_passes * layer.in_elems + layer.out_elems
+        passes, ops = cost.forward_passes, cost.forward_ops
+        if self._has_statistics(layer):
+            passes, ops = passes - 1, ops - cost.statistics_ops
+        elems = passes * layer.in_elems + layer.out_elems
         before = self._rides_on(layer)
         if before is not None:
             elems -= before.out_elems  # read straight from the operator before ...
             if cost.saves != "input":
                 elems -= before.out_elems  # ... which then need not write it, unless the backward pass wants it
         saved_bytes = ceil_div(layer.out_elems * SAVED_BITS[cost.saves], 8) if cost.saves in ("mask", "index") else 0
-        lane_ops = batch * cost.forward_ops * layer.out_elems * layer.window
+        lane_ops = batch * ops * layer.out_elems * layer.window
         return VectorWork(layer.name, Stage.FORWARD, layer.op, lane_ops, batch * (FP16_BYTES * elems + saved_bytes))
 
     def backward(self, layer: Vector) -> list[VectorWork]:
