@@ -17,9 +17,9 @@ demo: $(READY)
 
 # The suite, compiled; then the closed forms and the search once more as plain Python with bounds checked.
 test: $(READY)
-	$(BIN)/python -m pytest -n auto -m "not soak"
-	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -n auto -m "not soak" tests/timing tests/test_api.py -q
-	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(CURDIR)/.cache/boundscheck $(BIN)/python -m pytest -m "not soak" tests/dataflow -q
+	$(BIN)/python -m pytest -n auto
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -n auto tests/timing tests/test_api.py -q
+	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(CURDIR)/.cache/boundscheck $(BIN)/python -m pytest tests/dataflow -q
 
 lint: $(READY)
 	$(BIN)/ruff check .

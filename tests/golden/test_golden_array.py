@@ -35,26 +35,32 @@ def start_earlier(tiles):
 def test_a_tile_before_the_drain_has_ended_is_caught(monkeypatch):
     check(BASE)
     monkeypatch.setattr(feed, "_os_tiles", start_earlier(feed._os_tiles))
-    with pytest.raises(AssertionError, match="^two words in one drain register"):
+    with pytest.raises(AssertionError, match=r"^two drains at once"):
         check(BASE)
 
 
 def test_the_way_through_the_psum_buffer_takes_all_its_cycles(monkeypatch):
     check(DEEP)
     monkeypatch.setattr(feed, "PSUM_TURN_CYCLES", feed.PSUM_TURN_CYCLES - 1)
-    with pytest.raises(AssertionError, match="^partial sum read before written"):
+    with pytest.raises(AssertionError, match=r"^partial sum read before written"):
         check(DEEP)
 
 
-@pytest.mark.parametrize(("change", "message"), [(-1, "^swapped before loaded"), (1000, "^two entries on one north link")])
-def test_entries_that_come_at_the_wrong_time_are_caught(monkeypatch, change, message):
-    load_cycles = feed._load_cycles(DEEP.form, feed.RunShape(1, 6, 9, 7, 1, 2))
-    starts = feed._ws_tiles
-    wrong = iter([load_cycles + change] * 1000)
-    monkeypatch.setattr(feed, "_ws_tiles", starts)
+@pytest.mark.parametrize(
+    ("row_lanes", "late_cycles", "message"),
+    [(1, 1, r"^swapped before loaded"), (1, -6, r"^two entries on one north link"), (2, -8, r"^loaded over a shadow")],
+)
+def test_entries_that_come_at_the_wrong_time_are_caught(monkeypatch, row_lanes, late_cycles, message):
+    case = replace(DEEP, form=replace(DEEP.form, row_lanes=row_lanes))
+    check(case)
+    in_time = feed._feed_ws_north
+
+    def too_late(table, number, tile, entries):
+        in_time(table, number, replace(tile, start=tile.start + late_cycles * (number > 0)), entries)
+
+    monkeypatch.setattr(feed, "_feed_ws_north", too_late)
     with pytest.raises(AssertionError, match=message):
-        monkeypatch.setattr(feed, "_load_cycles", lambda *_: next(wrong))
-        check(DEEP)
+        check(case)
 
 
 def test_dataflows_give_the_same_bits():

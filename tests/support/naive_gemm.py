@@ -7,7 +7,7 @@ import numpy as np
 
 
 def gemm_naive(lhs, rhs, survives):
-    """Return the FP32 bits of lhs (dim_m, dim_k) times rhs (dim_k, dim_n), skipping where `survives` (dim_k, dim_n) is false."""
+    """Return the FP32 bits of lhs (dim_m, dim_k) times the elements of rhs (dim_k, dim_n) that survive."""
     dim_m, dim_k = lhs.shape
     dim_n = rhs.shape[1]
     out = np.zeros((dim_m, dim_n), np.uint32)
