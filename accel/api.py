@@ -105,8 +105,8 @@ def _report(trace: Trace, arch: Arch, options: Options) -> Report:
         dram_peak_bytes=footprint.total_bytes,
         footprint={name: getattr(footprint, name) for name in footprint.__dataclass_fields__},
         mac_saving_frac=_mac_saving(planned),
-        mappings_covered=sum(gemm.search.covered for gemm in planned.gemms),
-        mappings_evaluated=sum(gemm.search.evaluated for gemm in planned.gemms),
+        mappings_covered=sum(search.covered for search in planned.searches),
+        mappings_evaluated=sum(search.evaluated for search in planned.searches),
         search_seconds=planned.search_seconds,
         free_layers=planned.step.free_layers,
     )

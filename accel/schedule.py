@@ -160,3 +160,8 @@ class Schedule:
     arch: Arch
     gemms: tuple[ScheduledGemm, ...]
     search_seconds: float = field(compare=False, default=0.0)
+
+    @property
+    def searches(self) -> list[Search]:
+        """The searches done for this schedule: equal products share one."""
+        return list({id(scheduled.search): scheduled.search for scheduled in self.gemms}.values())

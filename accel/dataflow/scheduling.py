@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 
@@ -39,8 +40,8 @@ def schedule_gemms(gemms: Sequence[Gemm], arch: Arch) -> list[ScheduledGemm]:
         arch.run_pattern(gemm.pattern)
     keys = [_search_fields(gemm) for gemm in gemms]
     distinct = list(dict.fromkeys(keys))
-    best = dict(zip(distinct, _search(distinct, arch), strict=True))
-    return [_scheduled(gemm, best[key], arch) for gemm, key in zip(gemms, keys, strict=True)]
+    found = {key: _Found(best, arch) for key, best in zip(distinct, _search(distinct, arch), strict=True)}
+    return [found[key].scheduled(gemm) for gemm, key in zip(gemms, keys, strict=True)]
 
 
 def _search(gemms: list[tuple[int, ...]], arch: Arch) -> list[dict[str, int]]:
@@ -86,24 +87,26 @@ def _operand_fields(operand: Operand) -> tuple[int, ...]:
     return (*storage, pattern.keep, pattern.group, pattern.index_bits, int(operand.prune_online))
 
 
-def _scheduled(gemm: Gemm, best: dict[str, int], arch: Arch) -> ScheduledGemm:
-    if best["cycles"] == NOT_FOUND:
-        raise ScheduleError(
-            f"buffers of {arch.name} must hold one tile of layer {gemm.layer} ({gemm.stage}), not less; "
-            "enlarge west_buffer_bytes, north_buffer_bytes or output_buffer_bytes"
+class _Found:
+    """What the search found for all equal products."""
+
+    def __init__(self, best: dict[str, int], arch: Arch) -> None:
+        self.arch, self.fits = arch, best["cycles"] < NOT_FOUND
+        self.mapping = Mapping(
+            dataflow=DATAFLOW_NAMES[best["dataflow"]],
+            swapped=bool(best["swapped"]),
+            loop_order=LOOP_ORDERS[best["order"]],
+            **{name: best[name] for name in ("row_lanes", "run_keep", "run_group", "tile_m", "tile_n", "tile_groups")},
         )
-    mapping = Mapping(
-        dataflow=DATAFLOW_NAMES[best["dataflow"]],
-        swapped=bool(best["swapped"]),
-        loop_order=LOOP_ORDERS[best["order"]],
-        **{name: best[name] for name in ("row_lanes", "run_keep", "run_group", "tile_m", "tile_n", "tile_groups")},
-    )
-    cost = GemmCost(**{name: best[name] for name in GemmCost.__dataclass_fields__})
-    return ScheduledGemm(
-        gemm,
-        mapping,
-        cost,
-        Search(best["covered"], best["evaluated"], best["least_cycles"]),
-        compute_bound_cycles=ceil_div(gemm.macs_useful, arch.pes),
-        dram_bound_cycles=int(np.ceil(best["compulsory_bytes"] / arch.dram_bytes_per_cycle)),
-    )
+        self.cost = GemmCost(**{name: best[name] for name in GemmCost.__dataclass_fields__})
+        self.search = Search(best["covered"], best["evaluated"], best["least_cycles"])
+        self.dram_bound_cycles = math.ceil(best["compulsory_bytes"] / arch.dram_bytes_per_cycle)
+
+    def scheduled(self, gemm: Gemm) -> ScheduledGemm:
+        if not self.fits:
+            raise ScheduleError(
+                f"buffers of {self.arch.name} must hold one tile of layer {gemm.layer} ({gemm.stage}), not less; "
+                "enlarge west_buffer_bytes, north_buffer_bytes or output_buffer_bytes"
+            )
+        compute_bound_cycles = ceil_div(gemm.macs_useful, self.arch.pes)
+        return ScheduledGemm(gemm, self.mapping, self.cost, self.search, compute_bound_cycles, self.dram_bound_cycles)
