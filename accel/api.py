@@ -118,4 +118,4 @@ def _mac_saving(planned: Schedule) -> float:
     nominal = sum(gemm.macs_nominal for gemm in gemms)
     if not nominal:
         raise ConfigError(f"network {planned.step.network} must have a product to run, not only vector operators")
-    return sum(gemm.macs_nominal * (1 - gemm.pattern.density) for gemm in gemms) / nominal
+    return sum(gemm.macs_nominal * (1 - gemm.macs_useful / gemm.macs_dense) for gemm in gemms) / nominal

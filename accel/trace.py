@@ -175,6 +175,12 @@ class Matmul(_Layer):
     k: Size
     count: Size = 1
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(self.inputs) > 2:
+            raise ValueError(f"inputs must name lhs and rhs, or one tensor for both, not {list(self.inputs)}")
+        return self
+
     @property
     def out_elems(self) -> int:
         """Output elements per sample."""
@@ -198,8 +204,13 @@ class Attention(_Layer):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        problems = []
+        if len(self.inputs) != 3:
+            problems.append(f"inputs must name query, key and value, not {list(self.inputs)}")
         if self.kv_heads is not None and self.heads % self.kv_heads:
-            raise ValueError(f"kv_heads must divide heads ({self.heads}), not {self.kv_heads}")
+            problems.append(f"kv_heads must divide heads ({self.heads}), not {self.kv_heads}")
+        if problems:
+            raise ValueError("\n".join(problems))
         return self
 
     @property
@@ -216,6 +227,8 @@ class Attention(_Layer):
 class Vector(_Layer):
     """An operator of the vector unit; `accel.vector_ops` prices each kind."""
 
+    inputs: tuple[Name, ...]
+    """Only an operator done once per step, on parameters alone, has none."""
     op: VectorOpName
     in_elems: Amount
     """Elements of all inputs together, per sample."""
@@ -226,6 +239,14 @@ class Vector(_Layer):
     """Input elements that one output element looks at: pooling, interpolation, reductions, losses."""
     trainable: bool = True
     weight: Name | None = None
+    per_step: bool = False
+    """Done once per step whatever the batch, because no network input reaches it: sizes are those of the whole step."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.inputs and not self.per_step:
+            raise ValueError("inputs must have 1 or more entries unless per_step is true, not ()")
+        return self
 
 
 class Free(_Layer):
@@ -262,9 +283,20 @@ class Trace(Checked):
             if layer.name in known:
                 problems.append(f"layers[{index}].name must be unique, not {layer.name!r} again")
             known.add(layer.name)
+        problems += self._check_per_step()
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    def _check_per_step(self) -> list[str]:
+        once = {layer.name for layer in self.layers if isinstance(layer, Vector) and layer.per_step}
+        return [
+            f"layers[{index}].inputs must name layers done once per step like it, not {source!r}"
+            for index, layer in enumerate(self.layers)
+            if layer.name in once
+            for source in layer.inputs
+            if source not in once
+        ]
 
     @cached_property
     def needs_grad(self) -> frozenset[str]:

@@ -198,7 +198,7 @@ def test_a_missing_file_is_refused(tmp_path):
 
 
 def test_a_name_that_is_too_long_is_refused(read):
-    with pytest.raises(TraceError, match=r"net\.csv: layers\[0\]\.name.* have at most 300 characters, not 'a{56}\.\.\.$"):
+    with pytest.raises(TraceError, match=r"net\.csv: layers\[0\]\.name.* have 300 or fewer characters, not 'a{56}\.\.\.$"):
         read(GEMM, "a" * 301 + ",1,2,3")
 
 

@@ -24,7 +24,7 @@ CONV = {
     "padding": [1, 1],
     "dilation": [1, 1],
 }
-ATTENTION = {"op": "attention", "name": "att", "inputs": ["x"], "heads": 6, "q_len": 5, "kv_len": 7, "head_dim": 8}
+ATTENTION = {"op": "attention", "name": "att", "inputs": ["x", "x", "x"], "heads": 6, "q_len": 5, "kv_len": 7, "head_dim": 8}
 
 
 def trace_fields(*layers, **changes):
@@ -72,6 +72,7 @@ def refused(fields, problems, error_type=TraceError, **options):
             "layers[0].out_size must be at least 1, not -1",
         ),
         ({**ATTENTION, "kv_heads": 4}, "layers[0].kv_heads must divide heads (6), not 4"),
+        ({**ATTENTION, "inputs": ["x"]}, "layers[0].inputs must name query, key and value, not ['x']"),
     ],
 )
 def test_a_bad_layer_is_refused(layer, problem):
@@ -292,15 +293,15 @@ def convs(draw):
     )
 
 
-def built(layer_type, **fields):
-    return st.builds(layer_type, name=st.just("?"), inputs=st.just(("?",)), **fields)
+def built(layer_type, reads=1, **fields):
+    return st.builds(layer_type, name=st.just("?"), inputs=st.just(("?",) * reads), **fields)
 
 
 LAYERS = st.one_of(
     convs(),
     built(Linear, in_features=SIZE, out_features=SIZE, rows=SIZE, **SHARED),
     built(Matmul, m=SIZE, n=SIZE, k=SIZE, count=SIZE),
-    built(Attention, heads=st.just(6), kv_heads=st.sampled_from([None, 2]), q_len=SIZE, kv_len=SIZE, head_dim=SIZE,
+    built(Attention, 3, heads=st.just(6), kv_heads=st.sampled_from([None, 2]), q_len=SIZE, kv_len=SIZE, head_dim=SIZE,
           causal=st.booleans()),
     built(Vector, op=st.sampled_from(sorted(VECTOR_OPS)), in_elems=st.integers(1, 2**46), out_elems=st.integers(1, 2**46),
           params=st.integers(0, 2**31), window=SIZE, trainable=st.booleans(), weight=st.none() | NAME),
@@ -314,8 +315,10 @@ def traces(draw):
     cut = draw(st.integers(1, len(names) - 1))
     layers = []
     for index in range(cut, len(names)):
-        sources = draw(st.lists(st.sampled_from(names[:index]), min_size=1, max_size=3))
-        layers.append(draw(LAYERS).model_copy(update={"name": names[index], "inputs": tuple(sources)}))
+        layer = draw(LAYERS)
+        reads = {Attention: 3, Matmul: 2}.get(type(layer), draw(st.integers(1, 3)))
+        sources = draw(st.lists(st.sampled_from(names[:index]), min_size=reads, max_size=reads))
+        layers.append(layer.model_copy(update={"name": names[index], "inputs": tuple(sources)}))
     return Trace(name=draw(NAME), inputs=tuple(names[:cut]), layers=tuple(layers))
 
 

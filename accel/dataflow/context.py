@@ -9,7 +9,7 @@ from functools import cached_property
 from accel.errors import ConfigError
 from accel.methods import Method, Optimizer
 from accel.sparsity import DENSE, NMPattern
-from accel.trace import Conv, Layer, Linear, Trace
+from accel.trace import Conv, Layer, Linear, Trace, Vector
 from accel.units import ceil_div
 
 
@@ -62,6 +62,10 @@ class Context:
         pattern = self.options.pattern
         useful = layer.name in self.pruned_layers and not pattern.is_dense and pattern.kept_of(inner) < inner
         return pattern if useful else DENSE
+
+    def repeats(self, layer: Layer | None) -> int:
+        """Return how often a step does the work of `layer`: for every sample, or once."""
+        return 1 if isinstance(layer, Vector) and layer.per_step else self.options.batch
 
     @cached_property
     def readers(self) -> dict[str, list[Layer]]:

@@ -127,9 +127,11 @@ class _Order:
         def grad(part: str, shape: GemmShape) -> Gemm:
             return self.products.product(layer.name, Stage.INPUT_GRAD, part, shape)
 
-        self._add([grad("probabilities", GemmShape(rows, kv_len, 1, dim, count))])
-        value = grad("value", GemmShape(kv_len, dim, 1, rows, count))
-        self._add([value], [self.vectors.softmax(layer, Stage.INPUT_GRAD)])
-        query = grad("query", GemmShape(rows, dim, 1, kv_len, count))
-        key = grad("key", GemmShape(kv_len, dim, 1, rows, count))
-        self._add([query, key])
+        wants_query, wants_key, wants_value = (source in self.context.trace.needs_grad for source in layer.inputs)
+        if wants_query or wants_key:
+            self._add([grad("probabilities", GemmShape(rows, kv_len, 1, dim, count))])
+        value = [grad("value", GemmShape(kv_len, dim, 1, rows, count))] if wants_value else []
+        self._add(value, [self.vectors.softmax(layer, Stage.INPUT_GRAD)] if wants_query or wants_key else [])
+        query = [grad("query", GemmShape(rows, dim, 1, kv_len, count))] if wants_query else []
+        key = [grad("key", GemmShape(kv_len, dim, 1, rows, count))] if wants_key else []
+        self._add(query + key)

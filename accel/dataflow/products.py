@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product, repeat
 from math import prod
 
 from accel.dataflow.context import Context
@@ -149,6 +149,8 @@ class Products:
         """
         batch, stored, small = self.context.options.batch, self._stored(site.inner, site.groups), prod(grid.small)
         halo = stored * (ceil_div(grid.extent[0], grid.stride[0]) - 1) * prod(grid.small[1:])
+        phases = [phase for phase in grid.phases() if phase[2]]
+        unmet_taps = prod(grid.kernel) - sum(taps for _, _, taps in phases)  # of classes without pixels: counted with the first
         return [
             self._weight_product(
                 site,
@@ -158,10 +160,9 @@ class Products:
                 row_elems=ceil_div(stored * min(small, pixels * taps), pixels),
                 halo_elems=halo,
                 # The pairs (pixel of the small grid, tap) that meet this class: over all classes exactly the forward's.
-                macs_nominal=site.groups * batch * small * taps * site.inner * site.outer,
+                macs_nominal=site.groups * batch * small * (taps + unmet) * site.inner * site.outer,
             )
-            for part, pixels, taps in grid.phases()
-            if taps
+            for (part, pixels, taps), unmet in zip(phases, chain([unmet_taps], repeat(0)), strict=False)
         ]
 
     def _weight_product(

@@ -46,10 +46,10 @@ def schedule_gemms(gemms: Sequence[Gemm], arch: Arch) -> list[ScheduledGemm]:
 
 def _search(gemms: list[tuple[int, ...]], arch: Arch) -> list[dict[str, int]]:
     """Return the fields of `BEST_DTYPE` for each product, given as the fields of `GEMM_DTYPE`."""
-    results = np.zeros(len(gemms), BEST_DTYPE)
+    results = np.zeros(len(gemms), BEST_DTYPE).view(np.recarray)
     row_lanes = np.array(arch.row_lanes, np.int64)
     has_os, has_ws = "OS" in arch.dataflows, "WS" in arch.dataflows
-    search_gemms(machine_of(arch), np.array(gemms, GEMM_DTYPE), row_lanes, has_os, has_ws, results)
+    search_gemms(machine_of(arch), np.array(gemms, GEMM_DTYPE).view(np.recarray), row_lanes, has_os, has_ws, results)
     names = BEST_DTYPE.names or ()
     return [dict(zip(names, record, strict=True)) for record in results.tolist()]
 

@@ -85,7 +85,8 @@ def _make_side(
     if compact:
         group_bits = (group // pattern_group) * keep * (16 + index_bits)
         return Side(size, distinct, groups * group_bits, 0, group_bits, False)
-    return Side(size, distinct, row_elems * 16, halo_elems * 16, group * 16 * chunk_scale, keep < pattern_group)
+    group_bits = max(group * 16 * chunk_scale, ceil_ratio(row_elems * 16, groups))
+    return Side(size, distinct, row_elems * 16, halo_elems * 16, group_bits, keep < pattern_group)
 
 
 @kernel
@@ -122,7 +123,7 @@ def _next_multiple(multiple: int, tiles: int, shared: bool) -> int:
 @kernel
 def _is_canonical(order: int, loops_m: int, loops_n: int, loops_k: int) -> bool:
     """Return whether this order stands for all that differ only in where loops of a single turn stand."""
-    turns = (loops_m > 1) + (loops_n > 1) + (loops_k > 1)
+    turns = int(loops_m > 1) + int(loops_n > 1) + int(loops_k > 1)
     if order == 0 or turns == 3:
         return True
     if turns < 2:

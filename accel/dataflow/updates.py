@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from accel.dataflow.context import Context
-from accel.gemm import FP16_BITS, FP32_BITS
+from accel.gemm import FP16_BITS, FP32_BITS, Stage
 from accel.schedule import Footprint, UpdateWork
-from accel.sparsity import DENSE
+from accel.sparsity import DENSE, NMPattern
 from accel.trace import Attention, Conv, Free, Layer, Linear, Matmul, Vector
 from accel.units import ceil_div
 from accel.vector_ops import SAVED_BITS, VECTOR_OPS
@@ -23,32 +23,41 @@ class Updates:
     context: Context
 
     def updates(self) -> list[UpdateWork]:
-        """Return the update of every parameter tensor, shared ones once."""
-        found: dict[str, UpdateWork] = {}
+        """Return the update of every parameter tensor: of a shared one once, with the copies of all its users."""
+        users: dict[str, list[Conv | Linear | Vector]] = {}
         for layer in self.context.trace.layers:
-            if isinstance(layer, Conv | Linear) and (layer.weight or layer.name) not in found:
-                found[layer.weight or layer.name] = self._update_weights(layer)
-            elif isinstance(layer, Vector) and layer.params:
-                key = layer.weight or layer.name
-                found.setdefault(key, self._update(layer, layer.params, FP16_BYTES * layer.params, 0))
-        return list(found.values())
+            if isinstance(layer, Conv | Linear) or (isinstance(layer, Vector) and layer.params):
+                users.setdefault(layer.weight or layer.name, []).append(layer)
+        return [self._update_of(layers) for layers in users.values()]
 
-    def _update_weights(self, layer: Conv | Linear) -> UpdateWork:
-        """Return the update of a weight and its bias, with the copies that FF and BP read."""
-        method, options = self.context.options.method, self.context.options
-        uses: list[tuple[str | None, int]] = [(method.ff, layer.channels_per_group[0])]
-        if self.context.trace.has_input_grad(layer):
-            uses.append((method.bp, layer.channels_per_group[1]))
-        patterns = [self.context.pattern(layer, inner) if operand == "weight" else DENSE for operand, inner in uses]
-        dense_used = not options.pregenerate or any(pattern.is_dense for pattern in patterns)
-        copy_bits = FP16_BITS * (layer.bias_elems + dense_used * layer.weight_elems)
+    def _update_of(self, users: list[Conv | Linear | Vector]) -> UpdateWork:
+        """Return the update of a tensor that `users` share, and of a bias beside it."""
+        options = self.context.options
+        weight_layers = [layer for layer in users if isinstance(layer, Conv | Linear)]
+        copies = {copy for layer in weight_layers for copy in self._copies(layer)}
+        dense_used = len(weight_layers) < len(users) or any(pattern.is_dense for _, pattern, _ in copies)
+        elems = max(layer.params if isinstance(layer, Vector) else layer.weight_elems for layer in users)
+        bias_elems = max((layer.bias_elems for layer in weight_layers), default=0)
+        copy_bits = FP16_BITS * (bias_elems + elems * (dense_used or not options.pregenerate))
         sore_groups = 0
-        for pattern, (_, inner) in zip(patterns, uses, strict=True):
+        for _, pattern, inner in copies:
             if options.pregenerate and not pattern.is_dense:
-                runs = layer.weight_elems // inner
-                copy_bits += runs * ceil_div(inner, pattern.group) * pattern.keep * (FP16_BITS + pattern.index_bits)
-                sore_groups += runs * ceil_div(inner, options.word_elems)
-        return self._update(layer, layer.weight_elems + layer.bias_elems, ceil_div(copy_bits, 8), sore_groups)
+                groups = elems // inner * ceil_div(inner, options.word_elems)
+                sore_groups += groups
+                copy_bits += groups * (options.word_elems // pattern.group) * pattern.keep * (FP16_BITS + pattern.index_bits)
+        trained = [layer for layer in users if layer.trainable]
+        return self._update((trained or users)[0], elems + bias_elems, ceil_div(copy_bits, 8), sore_groups)
+
+    def _copies(self, layer: Conv | Linear) -> list[tuple[Stage, NMPattern, int]]:
+        """Return (stage, pattern, reduction channels) of the copies of the weight that the products of `layer` read."""
+        method = self.context.options.method
+        uses: list[tuple[Stage, str | None, int]] = [(Stage.FORWARD, method.ff, layer.channels_per_group[0])]
+        if self.context.trace.has_input_grad(layer):
+            uses.append((Stage.INPUT_GRAD, method.bp, layer.channels_per_group[1]))
+        return [
+            (stage, self.context.pattern(layer, inner) if operand == "weight" else DENSE, inner)
+            for stage, operand, inner in uses
+        ]
 
     def _update(self, layer: Conv | Linear | Vector, params: int, copy_bytes: int, sore_groups: int) -> UpdateWork:
         if not layer.trainable:
@@ -74,21 +83,25 @@ class Memory:
 
     def footprint(self, updates: list[UpdateWork]) -> Footprint:
         """Return the bytes alive at the end of the forward pass, every saved tensor once."""
-        batch = self.context.options.batch
-        saved_bits: dict[tuple[str, str], int] = {}
+        saved: dict[tuple[str, str], int] = {}
         largest = 0
         for layer in self.context.trace.layers:
             if isinstance(layer, Free):
                 continue
-            largest = max(largest, layer.out_elems + sum(self._elems(source, layer) for source in layer.inputs))
+            read = sum(self._repeats(source) * self._elems(source, layer) for source in layer.inputs)
+            largest = max(largest, self.context.repeats(layer) * layer.out_elems + read)
             if layer.name in self.context.trace.needs_grad:
-                saved_bits.update(self._saved_bits(layer))
+                saved.update(self._saved_bits(layer))
         return Footprint(
-            activation_bytes=batch * sum(ceil_div(bits, 8) for bits in saved_bits.values()),
+            activation_bytes=sum(self._repeats(tensor) * ceil_div(bits, 8) for (tensor, _), bits in saved.items()),
             master_bytes=sum(update.master_bytes for update in updates),
             copy_bytes=sum(update.copy_bytes for update in updates),
-            gradient_bytes=batch * FP16_BYTES * largest,
+            gradient_bytes=FP16_BYTES * largest,
         )
+
+    def _repeats(self, tensor: str) -> int:
+        """Return how many of `tensor` a step holds: one for each sample, or one."""
+        return self.context.repeats(self.context.by_name.get(tensor))
 
     def _elems(self, source: str, reader: Layer) -> int:
         """Return the elements of tensor `source` per sample."""

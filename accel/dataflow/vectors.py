@@ -23,11 +23,15 @@ class VectorUnit:
     context: Context
 
     def gradient_sum(self, layer: Layer) -> list[VectorWork]:
-        """Return the sum of the gradients that the readers of a layer's output send back, one from each."""
-        extra = len(self.context.readers.get(layer.name, ())) - 1
+        """Return the sum of the gradients that the readers of a layer's output send back, one from each.
+
+        To a layer done once per step, a reader sends one for each sample.
+        """
+        sent = sum(self.context.repeats(reader) for reader in self.context.readers.get(layer.name, ()))
+        extra = sent - self.context.repeats(layer)
         if extra < 1 or isinstance(layer, Free):
             return []
-        elems = self.context.options.batch * layer.out_elems * extra
+        elems = layer.out_elems * extra
         return [VectorWork(layer.name, Stage.INPUT_GRAD, "gradient sum", elems, 3 * FP16_BYTES * elems)]
 
     def zeros(self, layer: Conv | Linear, stage: Stage) -> list[VectorWork]:
@@ -58,20 +62,22 @@ class VectorUnit:
 
     def _has_statistics(self, layer: Vector) -> bool:
         """Return whether the first pass of `layer` was done as its input drained."""
-        before = self.context.by_name.get(layer.inputs[0])
+        before = self.context.by_name.get(layer.inputs[0]) if layer.inputs else None
         found = isinstance(before, Conv | Linear) and self.context.sole_reader(before) is layer
         return found and VECTOR_OPS[layer.op].statistics_ops > 0
 
     def _rides_on(self, layer: Vector) -> Vector | None:
         """Return the operator whose pass `layer` can share: elementwise, directly after it, the only reader."""
-        before = self.context.by_name.get(layer.inputs[0])
+        before = self.context.by_name.get(layer.inputs[0]) if layer.inputs else None
         if not isinstance(before, Vector) or layer.params or not VECTOR_OPS[layer.op].elementwise:
+            return None
+        if before.per_step != layer.per_step:
             return None
         return before if self.context.sole_reader(before) is layer else None
 
     def forward(self, layer: Vector) -> VectorWork:
         """Return the forward work of an operator."""
-        cost, batch = VECTOR_OPS[layer.op], self.context.options.batch
+        cost, batch = VECTOR_OPS[layer.op], self.context.repeats(layer)
         passes, ops = cost.forward_passes, cost.forward_ops
         if self._has_statistics(layer):
             passes, ops = passes - 1, ops - cost.statistics_ops
@@ -87,7 +93,7 @@ class VectorUnit:
 
     def backward(self, layer: Vector) -> list[VectorWork]:
         """Return the backward work of an operator: none where the gradient goes through as it is."""
-        cost, batch = VECTOR_OPS[layer.op], self.context.options.batch
+        cost, batch = VECTOR_OPS[layer.op], self.context.repeats(layer)
         if cost.backward_passes == 0:
             return []
         saved_elems = layer.in_elems if cost.saves == "input" else layer.out_elems
@@ -96,8 +102,10 @@ class VectorUnit:
         write_elems = layer.in_elems if self.context.trace.has_input_grad(layer) else 0
         before = self._rides_on(layer)
         if before is not None and VECTOR_OPS[before.op].backward_passes > 0:
-            # The gradient goes straight into the pass of the operator before: not written here, read once less there.
-            write_elems -= layer.in_elems + before.out_elems
+            # The gradient of the first input goes straight into the pass of the operator before: neither written here nor
+            # read there. A second pass of that operator finds it again from what this one saved.
+            write_elems -= 2 * before.out_elems
+            read_bytes += (VECTOR_OPS[before.op].backward_passes - 1) * saved_bytes
         dram_bytes = batch * (read_bytes + FP16_BYTES * write_elems) + FP32_BYTES * layer.params
         if layer.op == "embedding":  # every row is added to its row of the gradient
             dram_bytes += batch * 2 * FP32_BYTES * layer.out_elems

@@ -1,5 +1,6 @@
 """Every mapping of a product, evaluated one by one: no bound, no dominance, nothing left out."""
 
+import math
 from functools import cache
 from itertools import product as nest
 
@@ -107,4 +108,5 @@ def side_of(operand, size, run_group, groups):
         group_bits = entries * (16 + pattern.index_bits)
         return Side(size, operand.distinct, groups * group_bits, 0, group_bits, False)
     row_bits, halo_bits = 16 * operand.row_elems, 16 * operand.halo_elems
-    return Side(size, operand.distinct, row_bits, halo_bits, 16 * run_group * operand.chunk_scale, not pattern.is_dense)
+    group_bits = max(16 * run_group * operand.chunk_scale, math.ceil(row_bits / groups))
+    return Side(size, operand.distinct, row_bits, halo_bits, group_bits, not pattern.is_dense)
