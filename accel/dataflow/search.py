@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from accel.jit import kernel
+from accel.timing.array import ceil_div
 from accel.timing.gemm import (
     LOOP_ORDERS,
     OS,
@@ -32,7 +33,6 @@ from accel.timing.gemm import (
     Side,
     Tiling,
     array_cycles,
-    ceil_ratio,
     end_cycles,
     fits,
     gemm_cost,
@@ -85,14 +85,14 @@ def _make_side(
     if compact:
         group_bits = (group // pattern_group) * keep * (16 + index_bits)
         return Side(size, distinct, groups * group_bits, 0, group_bits, False)
-    group_bits = max(group * 16 * chunk_scale, ceil_ratio(row_elems * 16, groups))
+    group_bits = max(group * 16 * chunk_scale, ceil_div(row_elems * 16, groups))
     return Side(size, distinct, row_elems * 16, halo_elems * 16, group_bits, keep < pattern_group)
 
 
 @kernel
 def _make_product(gemm: Record, swapped: int, group: int) -> Product:
     """Return the product with lhs west, or north if `swapped`, run in groups of `group` along k."""
-    groups = gemm.k_taps * ceil_ratio(gemm.k_inner, group)
+    groups = gemm.k_taps * ceil_div(gemm.k_inner, group)
     lhs = _make_side(
         gemm.m, gemm.lhs_row_elems, gemm.lhs_distinct, gemm.lhs_halo_elems, gemm.lhs_chunk_scale, group,
         gemm.lhs_keep, gemm.lhs_group, gemm.lhs_index_bits, gemm.lhs_keep < gemm.lhs_group and gemm.lhs_online == 0, groups,
@@ -114,10 +114,10 @@ def _make_product(gemm: Record, swapped: int, group: int) -> Product:
 @kernel
 def _next_multiple(multiple: int, tiles: int, shared: bool) -> int:
     """Return the next tile size, in array tiles, that cuts `tiles` into fewer parts (every size if rows share data)."""
-    parts = ceil_ratio(tiles, multiple)
+    parts = ceil_div(tiles, multiple)
     if shared or parts == 1:
         return multiple + 1
-    return ceil_ratio(tiles, parts - 1)
+    return ceil_div(tiles, parts - 1)
 
 
 @kernel
@@ -167,9 +167,9 @@ def _search_orders(
     machine: Machine, product: Product, tiling: Tiling, array: ArrayCycles, swapped: int, group: int, best: Record
 ) -> None:
     """Evaluate the loop orders of one tile."""
-    loops_m = ceil_ratio(product.west.size, tiling.tile_m)
-    loops_n = ceil_ratio(product.north.size, tiling.tile_n)
-    loops_k = ceil_ratio(product.groups, tiling.tile_groups)
+    loops_m = ceil_div(product.west.size, tiling.tile_m)
+    loops_n = ceil_div(product.north.size, tiling.tile_n)
+    loops_k = ceil_div(product.groups, tiling.tile_groups)
     for order in range(_ORDERS):
         if _is_canonical(order, loops_m, loops_n, loops_k):
             choice = Tiling(tiling.dataflow, tiling.row_lanes, tiling.tile_m, tiling.tile_n, tiling.tile_groups, order)
@@ -189,7 +189,7 @@ def _search_cuts(
     useful = False
     if whole.dataflow == WS or single:
         unit = machine.rows if whole.dataflow == WS else 1
-        chunks, chunk = ceil_ratio(product.groups, unit), 1
+        chunks, chunk = ceil_div(product.groups, unit), 1
         while chunk < chunks:
             cut = Tiling(whole.dataflow, whole.row_lanes, whole.tile_m, whole.tile_n, chunk * unit, 0)
             if _is_hopeless(machine, product, cut, array, best) or not fits(machine, product, cut):
@@ -213,9 +213,9 @@ def _search_tiles(
     """Evaluate every tile of one dataflow and interleave."""
     west, north, groups = product.west, product.north, product.groups
     unit_m, unit_n = machine.rows * row_lanes, machine.cols * (machine.lanes // row_lanes)
-    tiles_m, tiles_n = ceil_ratio(west.size, unit_m), ceil_ratio(north.size, unit_n)
+    tiles_m, tiles_n = ceil_div(west.size, unit_m), ceil_div(north.size, unit_n)
     if dataflow == WS:
-        best.covered += tiles_m * tiles_n * ceil_ratio(groups, machine.rows) * _ORDERS
+        best.covered += tiles_m * tiles_n * ceil_div(groups, machine.rows) * _ORDERS
         fastest = array_cycles(machine, product, Tiling(WS, row_lanes, west.size, north.size, groups, 0))
         if machine.dram_latency + fastest.run > best.limit_cycles:
             return  # fewer, longer streams only get faster: none of this family can win
@@ -282,7 +282,7 @@ def _compulsory_bytes(product: Product) -> int:
     """Return the bytes that cross the DRAM port at least: every operand and result once, no halo twice."""
     west, north = product.west, product.north
     bits = min(west.size, west.distinct) * west.row_bits + min(north.size, north.distinct) * north.row_bits
-    return ceil_ratio(product.repeats * bits + product.out_elems * product.out_bits, 8)
+    return ceil_div(product.repeats * bits + product.out_elems * product.out_bits, 8)
 
 
 @kernel

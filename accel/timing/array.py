@@ -14,7 +14,8 @@ PSUM_TURN_CYCLES = 3
 
 
 @kernel
-def _ceil_div(value: int, divisor: int) -> int:
+def ceil_div(value: int, divisor: int) -> int:
+    """Return `value / divisor` rounded up."""
     return (value + divisor - 1) // divisor
 
 
@@ -27,13 +28,13 @@ def _rest(value: int, whole: int) -> int:
 @kernel
 def os_tile_cycles(lanes: int, steps: int, rows_used: int, drain_lanes: int) -> int:
     """Return the slot of an OS tile: its compute or the drain of its `rows_used` PE rows, whichever is longer."""
-    return lanes * max(steps, _ceil_div(rows_used, drain_lanes))
+    return lanes * max(steps, ceil_div(rows_used, drain_lanes))
 
 
 @kernel
 def os_compute_cycles(rows: int, cols: int, lanes: int, row_lanes: int, dim_m: int, dim_n: int, steps: int, count: int) -> int:
     """Return the compute cycles of all tiles of an OS run: the sum of the slots if the drain never held one up."""
-    tiles = _ceil_div(dim_m, rows * row_lanes) * _ceil_div(dim_n, cols * (lanes // row_lanes))
+    tiles = ceil_div(dim_m, rows * row_lanes) * ceil_div(dim_n, cols * (lanes // row_lanes))
     return count * tiles * lanes * steps
 
 
@@ -42,8 +43,8 @@ def os_slot_cycles(
     rows: int, cols: int, lanes: int, row_lanes: int, drain_lanes: int, dim_m: int, dim_n: int, steps: int, count: int
 ) -> int:
     """Return the sum of the slots of all tiles of an OS run."""
-    m_tiles = _ceil_div(dim_m, rows * row_lanes)
-    n_tiles = _ceil_div(dim_n, cols * (lanes // row_lanes))
+    m_tiles = ceil_div(dim_m, rows * row_lanes)
+    n_tiles = ceil_div(dim_n, cols * (lanes // row_lanes))
     full = os_tile_cycles(lanes, steps, rows, drain_lanes)
     last = os_tile_cycles(lanes, steps, min(rows, _rest(dim_m, rows * row_lanes)), drain_lanes)
     return count * n_tiles * ((m_tiles - 1) * full + last)
@@ -63,7 +64,7 @@ def os_end_cycles(
 ) -> int:
     """Return the cycles of an OS run beyond its slots: pipes, the way down and across, what is left of the last drain."""
     compute = lanes * steps
-    drain = lanes * _ceil_div(min(rows, _rest(dim_m, rows * row_lanes)), drain_lanes)
+    drain = lanes * ceil_div(min(rows, _rest(dim_m, rows * row_lanes)), drain_lanes)
     columns = _last_columns(cols, lanes // row_lanes, dim_n, max(compute, drain))
     return min(compute, drain) + multiplier_latency + rows + columns
 
@@ -93,7 +94,7 @@ def ws_tile_cycles(rows: int, lanes: int, row_lanes: int, rows_of_m: int, groups
     `groups` are those of the whole product: with more than `rows` of them sums come round again through the psum buffer.
     """
     turn = PSUM_TURN_CYCLES if groups > rows else 0
-    return max(_ceil_div(rows_of_m, row_lanes) * keep * lanes, rows * keep * lanes + turn)
+    return max(ceil_div(rows_of_m, row_lanes) * keep * lanes, rows * keep * lanes + turn)
 
 
 @kernel
@@ -102,9 +103,9 @@ def ws_compute_cycles(
 ) -> int:
     """Return the cycles in which the streams of a WS run flow: the sum of the slots if no tile waited for the one before."""
     chunk = min(m_chunk, dim_m)
-    chunks = _ceil_div(dim_m, chunk)
-    stream = (chunks - 1) * _ceil_div(chunk, row_lanes) + _ceil_div(_rest(dim_m, chunk), row_lanes)
-    return count * _ceil_div(dim_n, cols * (lanes // row_lanes)) * _ceil_div(groups, rows) * stream * keep * lanes
+    chunks = ceil_div(dim_m, chunk)
+    stream = (chunks - 1) * ceil_div(chunk, row_lanes) + ceil_div(_rest(dim_m, chunk), row_lanes)
+    return count * ceil_div(dim_n, cols * (lanes // row_lanes)) * ceil_div(groups, rows) * stream * keep * lanes
 
 
 @kernel
@@ -113,10 +114,10 @@ def ws_slot_cycles(
 ) -> int:
     """Return the sum of the slots of all tiles of a WS run."""
     chunk = min(m_chunk, dim_m)
-    chunks = _ceil_div(dim_m, chunk)
+    chunks = ceil_div(dim_m, chunk)
     full = ws_tile_cycles(rows, lanes, row_lanes, chunk, groups, keep)
     last = ws_tile_cycles(rows, lanes, row_lanes, _rest(dim_m, chunk), groups, keep)
-    return count * _ceil_div(dim_n, cols * (lanes // row_lanes)) * _ceil_div(groups, rows) * ((chunks - 1) * full + last)
+    return count * ceil_div(dim_n, cols * (lanes // row_lanes)) * ceil_div(groups, rows) * ((chunks - 1) * full + last)
 
 
 @kernel
@@ -136,9 +137,9 @@ def ws_end_cycles(
     col_lanes = lanes // row_lanes
     last_rows = _rest(dim_m, min(m_chunk, dim_m))
     slot = ws_tile_cycles(rows, lanes, row_lanes, last_rows, groups, keep)
-    columns = _last_columns(cols, col_lanes, dim_n, _ceil_div(groups, rows) * slot)
+    columns = _last_columns(cols, col_lanes, dim_n, ceil_div(groups, rows) * slot)
     load = keep * col_lanes + rows - 1
-    stream = (_ceil_div(last_rows, row_lanes) + rows - 1) * keep * lanes + lanes
+    stream = (ceil_div(last_rows, row_lanes) + rows - 1) * keep * lanes + lanes
     return load + stream - slot + multiplier_latency + columns
 
 

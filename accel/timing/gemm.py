@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from accel.jit import kernel
 from accel.timing.array import (
+    ceil_div,
     os_compute_cycles,
     os_end_cycles,
     os_slot_cycles,
@@ -106,12 +107,6 @@ class Cost(NamedTuple):
 
 
 @kernel
-def ceil_ratio(value: int, divisor: int) -> int:
-    """Return `value / divisor` rounded up."""
-    return -(-value // divisor)
-
-
-@kernel
 def tile_bits(side: Side, size: int, tile_groups: int, groups: int) -> int:
     """Return the bits of a tile of `size` rows and `tile_groups` of `groups` along k."""
     held = min(size, side.distinct)
@@ -154,9 +149,9 @@ def array_cycles(machine: Machine, product: Product, tiling: Tiling) -> ArrayCyc
 def gemm_cost(machine: Machine, product: Product, tiling: Tiling, array: ArrayCycles) -> Cost:
     """Return the cost of `product` under `tiling`; `array` is its `array_cycles` (given, for many tilings share it)."""
     west, north, groups = product.west, product.north, product.groups
-    loops_m = ceil_ratio(west.size, tiling.tile_m)
-    loops_n = ceil_ratio(north.size, tiling.tile_n)
-    loops_k = ceil_ratio(groups, tiling.tile_groups)
+    loops_m = ceil_div(west.size, tiling.tile_m)
+    loops_n = ceil_div(north.size, tiling.tile_n)
+    loops_k = ceil_div(groups, tiling.tile_groups)
     at_m, at_n, at_k = _POSITIONS[tiling.order]
     west_passes = loops_n if (at_m > at_n and loops_m > 1) or (at_k > at_n and loops_k > 1) else 1
     north_passes = loops_m if (at_n > at_m and loops_n > 1) or (at_k > at_m and loops_k > 1) else 1
@@ -166,7 +161,7 @@ def gemm_cost(machine: Machine, product: Product, tiling: Tiling, array: ArrayCy
     north_bits = north_passes * pass_bits(north, tiling.tile_n, tiling.tile_groups, groups)
     spill_bits = spills * 64 * west.size * north.size  # FP32 written and read again
     store_bits = product.out_elems * product.out_bits
-    dram_bytes = ceil_ratio(product.repeats * (west_bits + north_bits + spill_bits) + store_bits, 8)
+    dram_bytes = ceil_div(product.repeats * (west_bits + north_bits + spill_bits) + store_bits, 8)
     transfers = west_passes * loops_m * loops_k + north_passes * loops_n * loops_k + (1 + 2 * spills) * loops_m * loops_n
     dma = dma_cycles(dram_bytes, product.repeats * transfers, machine.dram_bytes_per_cycle, machine.dma_setup)
 
@@ -180,7 +175,7 @@ def gemm_cost(machine: Machine, product: Product, tiling: Tiling, array: ArrayCy
 
     psum_bytes = 0
     if tiling.dataflow == WS:
-        psum_bytes = 8 * product.repeats * west.size * north.size * (ceil_ratio(groups, machine.rows) - 1)
+        psum_bytes = 8 * product.repeats * west.size * north.size * (ceil_div(groups, machine.rows) - 1)
     return Cost(cycles, array.compute, array.slots, array.run, dma, sore, ends, dram_bytes, psum_bytes)
 
 
@@ -193,8 +188,8 @@ def end_cycles(machine: Machine, product: Product, tiling: Tiling) -> tuple[int,
     rows = tiling.tile_m if tiling.dataflow == WS else machine.rows * tiling.row_lanes
     cols = machine.cols * (machine.lanes // tiling.row_lanes)
     last_bits = min(rows, west.size) * min(cols, north.size) * product.out_bits
-    fill = dma_cycles(ceil_ratio(first_bits, 8), 2, machine.dram_bytes_per_cycle, machine.dma_setup)
-    tail = dma_cycles(ceil_ratio(last_bits, 8), 1, machine.dram_bytes_per_cycle, machine.dma_setup)
+    fill = dma_cycles(ceil_div(first_bits, 8), 2, machine.dram_bytes_per_cycle, machine.dma_setup)
+    tail = dma_cycles(ceil_div(last_bits, 8), 1, machine.dram_bytes_per_cycle, machine.dma_setup)
     return fill, tail
 
 
@@ -224,7 +219,7 @@ def vector_unit_cost(machine: Machine, product: Product) -> Cost:
         tile_bits(product.west, product.west.size, product.groups, product.groups)
         + tile_bits(product.north, product.north.size, product.groups, product.groups)
     )
-    dram_bytes = ceil_ratio(bits + product.out_elems * product.out_bits, 8)
+    dram_bytes = ceil_div(bits + product.out_elems * product.out_bits, 8)
     dma = dma_cycles(dram_bytes, 3, machine.dram_bytes_per_cycle, machine.dma_setup)
     lanes = vector_cycles(product.macs, machine.vector_lanes, machine.vector_latency)
     cycles = machine.dram_latency + max(lanes, dma)
