@@ -62,9 +62,9 @@ class Operand:
 
     A tile covers `outer` rows of lhs (or columns of rhs). With all of k it is
     ``min(outer, distinct) * row_elems + halo_elems`` elements: im2col rows share pixels, so `row_elems` is what one more row
-    adds and `halo_elems` what the first one needs besides. A chunk of k costs
-    ``min(outer, distinct) * chunk_scale`` elements per element of k, or its share of `row_elems` if that is more. `distinct` is the number of outer rows that hold different data (the taps of a weight gradient re-read the
-    same pixels).
+    adds and `halo_elems` what the first one needs besides. A chunk of k costs ``min(outer, distinct) * chunk_scale`` elements
+    per element of k, or its share of `row_elems` if that is more. `distinct` is the number of outer rows that hold different
+    data (the taps of a weight gradient re-read the same pixels).
     """
 
     name: str
