@@ -15,11 +15,11 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/accel simulate resnet18 --method bdwp --pattern 2:8 --layers
 
-# The suite, compiled; then the closed forms and the search once more as plain Python with bounds checked.
+# The suite, compiled; then closed forms and search once more as plain Python, and once with bounds checked.
 test: $(READY)
 	$(BIN)/python -m pytest -n auto
-	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -n auto tests/timing tests/test_api.py -q
-	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(CURDIR)/.cache/boundscheck $(BIN)/python -m pytest tests/dataflow -q
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -n auto tests/timing tests/dataflow tests/sim -q
+	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(CURDIR)/.cache/boundscheck $(BIN)/python -m pytest -n auto tests/dataflow tests/timing/test_gemm.py -q
 
 lint: $(READY)
 	$(BIN)/ruff check .
