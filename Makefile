@@ -3,12 +3,19 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+READY_ALL := $(VENV)/.ready-all
+
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test lint bench soak clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,lint]'
+	$(INSTALL) -e .
+	touch $@
+
+$(READY_ALL): $(READY)
+	$(INSTALL) -e '.[test,lint,torch,hf]'
 	touch $@
 
 # One training step of ResNet-18, layer by layer and stage by stage, and why it is as fast as it is.
@@ -16,12 +23,12 @@ demo: $(READY)
 	$(BIN)/accel simulate resnet18 --method bdwp --pattern 2:8 --layers
 
 # The suite, compiled; then closed forms and search once more as plain Python, and once with bounds checked.
-test: $(READY)
+test: $(READY_ALL)
 	$(BIN)/python -m pytest -n auto
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -n auto tests/timing tests/dataflow tests/sim -q
 	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(CURDIR)/.cache/boundscheck $(BIN)/python -m pytest -n auto tests/dataflow tests/timing/test_gemm.py -q
 
-lint: $(READY)
+lint: $(READY_ALL)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -30,7 +37,7 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py
 
-soak: $(READY)
+soak: $(READY_ALL)
 	$(BIN)/python -m pytest -n auto -m soak
 
 clean:

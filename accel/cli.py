@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
     _add_simulate(commands)
     _add_compare(commands)
+    _add_trace(commands)
     _add_listings(commands)
     importer = commands.add_parser("import", help="turn another tool's network description into a trace")
     importer.add_argument("format", choices=["scalesim"], help="scalesim: a topology CSV, convolution or GEMM form")
@@ -108,6 +109,32 @@ def _add_compare(commands: argparse._SubParsersAction[_Parser]) -> None:
     command.add_argument("--method", default="bdwp", metavar="NAME", help="default %(default)s")
     command.add_argument("--batch", type=int, metavar="B", help="samples in a step (default 128, resnet50 64)")
     command.set_defaults(run=_compare)
+
+
+def _add_trace(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = commands.add_parser(
+        "trace",
+        help="turn a PyTorch module into a trace",
+        description="Export the trace of one training step of a PyTorch module.",
+        allow_abbrev=False,
+    )
+    command.add_argument(
+        "target",
+        metavar="FILE.py:CALLABLE|PACKAGE.MODULE:CALLABLE",
+        help="returns the module, or the module and its example inputs",
+    )
+    command.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="[NAME=]SIZES[:DTYPE]",
+        help="sizes of an input, the batch first: 64x3x32x32, 1x128:int64; once for each input",
+    )
+    command.add_argument("--loss", choices=["cross_entropy", "mse"], help="loss to append to the module's output")
+    command.add_argument("--allow-ops", default="", metavar="OP[,OP]", help="unknown operators to count as free")
+    command.add_argument("--name", metavar="N", help="name of the network (default: the module's class)")
+    command.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.json")
+    command.set_defaults(run=_trace)
 
 
 def _add_listings(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -232,6 +259,17 @@ def _import(options: argparse.Namespace) -> None:
     if patterns:
         listed = ", ".join(f"{layer} {pattern}" for layer, pattern in patterns.items())
         print(f"note: a trace holds no patterns; the file's sparsity was {listed}: give --pattern to simulate", file=sys.stderr)
+
+
+def _trace(options: argparse.Namespace) -> None:
+    _check_writable(options.output)
+    from accel.models.target import trace_target
+
+    trace = trace_target(
+        options.target, options.input, name=options.name, loss=options.loss, allow_ops=_names(options.allow_ops)
+    )
+    trace.save(options.output)
+    print(f"{options.output}: {len(trace.layers)} layers", file=sys.stderr)
 
 
 def _waiting() -> AbstractContextManager[object]:

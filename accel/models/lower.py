@@ -1,0 +1,357 @@
+"""`Graph` -> `Trace`: follows every tensor from its producers to its readers and writes down the layers between them.
+
+Per sample and per step: what a network input reaches is done for every sample, what only parameters reach is done once per
+step, and what neither reaches is a constant and costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+from accel.errors import TraceError, UnsupportedOpError
+from accel.models.drafts import Draft, Finisher, LayerType, Source, Use
+from accel.models.records import Call, Graph, Ref, Shape, Site, list_sites
+from accel.trace import Conv, Free, Linear, Matmul, Trace, Vector
+from accel.units import ceil_div
+from accel.vector_ops import VectorOpName
+
+
+@dataclass(frozen=True)
+class Value:
+    """What a tensor is made of: the layers it comes from, and parameters that reach it without any work between."""
+
+    shape: Shape
+    sources: tuple[Source, ...] = ()
+    params: tuple[Use, ...] = ()
+    batched: bool = False
+    """Whether it is different for every sample."""
+    spread: bool = False
+    """Whether it was copied for every sample: work on it is done for every sample, too."""
+
+    @property
+    def elems(self) -> int:
+        """Number of elements, all samples together."""
+        return prod(self.shape)
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether nothing in a step changes it."""
+        return not (self.sources or self.params or self.batched)
+
+    @property
+    def is_parameter(self) -> bool:
+        """Whether it is parameters and nothing else."""
+        return bool(self.params) and not self.sources
+
+    @property
+    def trains(self) -> bool:
+        """Whether a gradient of it may be wanted."""
+        return bool(self.sources) or any(use.parameter.trainable for use in self.params)
+
+    def cut(self) -> Value:
+        """Return the value as something that no gradient flows back through sees it."""
+        frozen = tuple(Use(replace(use.parameter, trainable=False), use.elems) for use in self.params)
+        return replace(self, sources=tuple(replace(source, cut=True) for source in self.sources), params=frozen)
+
+
+@dataclass(frozen=True)
+class Dims:
+    """`count` products (m x k) by (k x n), all samples together; a weight among the operands holds `groups` matrices."""
+
+    count: int
+    m: int
+    n: int
+    k: int
+    groups: int = 1
+
+
+_ONE_TO_ONE = frozenset(("broadcast_tensors", "atleast_1d", "atleast_2d", "atleast_3d"))
+_SPREADING = frozenset(("expand", "expand_as", "repeat", "repeat_interleave", "tile"))
+
+Rule = Callable[["Lowering", Call], Value]
+
+
+class Lowering:
+    """One graph on its way to a trace; the rules of `accel.models.aten` call its methods."""
+
+    def __init__(self, graph: Graph, rules: dict[str, Rule], views: frozenset[str], allow_ops: frozenset[str]) -> None:
+        """Take the graph, the rule of each operator, those that only rename data, and the operators to count as free."""
+        self.graph, self.rules, self.views, self.allow_ops = graph, rules, views, allow_ops
+        self.drafts: list[Draft] = []
+        self.trained: set[int] = set()
+        self.values: dict[int, tuple[Value, ...]] = {}
+        self.bases: dict[int, int] = {}
+        self.unsupported: dict[str, Counter[str]] = {}
+        for number, (name, tensor) in graph.inputs.items():
+            self.values[number] = (Value(tensor.shape, (Source(name),), batched=True),)
+        for number, (parameter, tensor) in graph.parameters.items():
+            self.values[number] = (Value(tensor.shape, params=(Use(parameter, parameter.elems),)),)
+        for number, tensor in graph.constants.items():
+            self.values[number] = (Value(tensor.shape),)
+
+    def trace(self, loss: VectorOpName | None) -> Trace:
+        """Return the trace, with a loss on the network's output if one is wanted."""
+        for call in self.graph.calls:
+            self._lower(call)
+        if self.unsupported:
+            raise UnsupportedOpError(self._complaint())
+        outputs = [self.value(ref) for ref in self.graph.outputs]
+        if loss is not None:
+            outputs = [self._loss(loss, outputs)]
+        sources = tuple(source for value in outputs for source in value.sources)
+        inputs = tuple(name for name, _ in self.graph.inputs.values())
+        return Finisher(self.graph.name, inputs, self.drafts, sources).trace()
+
+    # What the rules read and write.
+
+    def value(self, ref: Ref) -> Value:
+        """Return what the tensor is made of."""
+        return self.values[ref.id][0]
+
+    def operands(self, call: Call) -> list[Value]:
+        """Return all tensors that a call reads."""
+        return [value for ref in call.refs for value in self.values[ref.id]]
+
+    def optional(self, call: Call, name: str) -> Value | None:
+        """Return a tensor argument that may be missing."""
+        ref = call.args.get(name)
+        return self.value(ref) if isinstance(ref, Ref) else None
+
+    def per_sample(self, call: Call, amount: int, what: str) -> int:
+        """Return the share of one sample, refusing work that does not fall into samples."""
+        if amount % self.graph.batch:
+            raise TraceError(
+                f"{self.graph.name}: {call.op} in {call.site.path or self.graph.name} must have a multiple of the batch "
+                f"({self.graph.batch}) of {what}, not {amount}; the first dimension of the first input must be the batch, and "
+                "no product may run across samples"
+            )
+        return amount // self.graph.batch
+
+    def join(self, values: Iterable[Value], shape: Shape = ()) -> Value:
+        """Return the value made of all of `values`."""
+        values = list(values)
+        return Value(
+            shape,
+            tuple(dict.fromkeys(source for value in values for source in value.sources)),
+            tuple(dict.fromkeys(use for value in values for use in value.params)),
+            any(value.batched for value in values),
+            any(value.spread for value in values),
+        )
+
+    def place(self, draft: Draft, shape: Shape, batched: bool = True) -> Value:
+        """Append a layer and return its result."""
+        if draft.trains or any(source.key in self.trained and not source.cut for source in draft.inputs):
+            self.trained.add(len(self.drafts))
+        self.drafts.append(draft)
+        return Value(shape, (Source(len(self.drafts) - 1),), batched=batched)
+
+    def wants_grad(self, value: Value) -> bool:
+        """Return whether there is something to train in what the value is made of."""
+        sources = any(source.key in self.trained and not source.cut for source in value.sources)
+        return sources or any(use.parameter.trainable for use in value.params)
+
+    def refuse(self, call: Call, what: str, operands: Sequence[Value]) -> Value:
+        """Count an operator that cannot be lowered, as free if the user allowed it, else as unsupported."""
+        if what not in self.allow_ops:
+            self.unsupported.setdefault(what, Counter())[call.site.path or self.graph.name] += 1
+        joined = self.loaded(call, self.join(operands, call.out[0].shape if call.out and call.out[0] else ()))
+        if not joined.batched:
+            return joined
+        return self.place(Draft(Free, {"kind": what}, joined.sources, (), None, what, call.site, call.grad), joined.shape)
+
+    def loaded(self, call: Call, value: Value) -> Value:
+        """Return a value whose parameters have a layer of their own: a product's operand can hold none."""
+        if not value.params:
+            return value
+        sources = list(value.sources)
+        for use in value.params:
+            fields = {"op": "add", "in_elems": use.elems, "out_elems": use.elems, "per_step": True}
+            draft = Draft(Vector, fields, (), (use,), use.parameter, "add", call.site, call.grad)
+            sources += self.place(draft, ()).sources
+        return replace(value, sources=tuple(sources), params=())
+
+    def vector(
+        self,
+        call: Call,
+        op: VectorOpName,
+        operands: Sequence[Value],
+        *,
+        out_elems: int | None = None,
+        in_elems: int | None = None,
+        window: int = 1,
+        label: str | None = None,
+        named_after_param: bool = True,
+    ) -> Value:
+        """Append an operator of the vector unit; sizes are those of all samples, by default those of the tensors."""
+        first = call.out[0]
+        shape = first.shape if first else ()
+        whole = self.join(operands, shape)
+        batched = whole.batched or whole.spread
+        if batched and not whole.sources:
+            operands = [self.loaded(call, value) for value in operands]
+            whole = self.join(operands, shape)
+        share = self.graph.batch if batched else 1
+        read = {id(v): v.elems for v in operands if not v.is_constant and (v.batched or v.spread) == batched}
+        if not read:  # what a step makes once, read anew for every sample
+            read = {id(v): v.elems * share for v in operands if not v.is_constant}
+        owns = list(dict.fromkeys(use for value in sorted(operands, key=lambda v: not v.is_parameter) for use in value.params))
+        if not batched:
+            owns.sort(key=lambda use: -use.elems)
+        named_after = next((v.params[0].parameter for v in operands if v.is_parameter), None) if named_after_param else None
+        fields = {
+            "op": op,
+            "in_elems": ceil_div(max(1, in_elems or sum(read.values())), share),
+            "out_elems": ceil_div(max(1, out_elems or prod(shape)), share),
+            "window": window,
+            "per_step": not batched,
+        }
+        grad = call.grad and any(out is not None and out.is_float for out in call.out)
+        draft = Draft(Vector, fields, whole.sources, tuple(owns), named_after, label or call.op, call.site, grad)
+        return self.place(draft, shape, batched)
+
+    def product(self, call: Call, lhs: Value, rhs: Value, dims: Dims, bias: Value | None = None) -> Value:
+        """Append a product of two matrices: a linear layer if one of them is a weight."""
+        if not any(value.batched or value.spread for value in (lhs, rhs)):
+            return self.refuse(call, f"{call.op}.per_step", [lhs, rhs])
+        for x, weight, inner, outer, rows in ((lhs, rhs, dims.k, dims.n, dims.m), (rhs, lhs, dims.k, dims.m, dims.n)):
+            if not (weight.batched or weight.spread):
+                rows = self.per_sample(call, rows * dims.count // dims.groups, "rows")
+                kind, fields = _weight_fields(inner, outer, max(rows, 1), dims.groups)
+                return self.weight_layer(call, kind, fields, x, weight, bias)
+        lhs, rhs = self.loaded(call, lhs), self.loaded(call, rhs)
+        fields = {"m": dims.m, "n": dims.n, "k": dims.k, "count": self.per_sample(call, dims.count, "products")}
+        inputs = lhs.sources + rhs.sources
+        operands = (len(lhs.sources), len(rhs.sources))
+        draft = Draft(Matmul, fields, inputs, (), None, call.op, call.site, call.grad, operands)
+        result = self.place(draft, call.out[0].shape if call.out[0] else ())
+        return result if bias is None else self.vector(call, "add", [result, bias], label="add", named_after_param=False)
+
+    def weight_layer(
+        self, call: Call, kind: LayerType, fields: dict[str, Any], x: Value, weight: Value, bias: Value | None
+    ) -> Value:
+        """Append a convolution or linear layer."""
+        if not (x.batched or x.spread) or weight.batched:
+            what = "computed_weight" if weight.batched else "per_step"
+            return self.refuse(call, f"{call.op}.{what}", [x, weight, *([bias] if bias else [])])
+        x = self.loaded(call, x)
+        owns = weight.params if weight.is_parameter else self._roots(weight)
+        rides = bias is not None and not bias.batched and not (bias.trains and not any(u.parameter.trainable for u in owns))
+        named_after = weight.params[0].parameter if weight.is_parameter else None
+        label = call.op
+        draft = Draft(
+            kind, {**fields, "bias": rides}, x.sources + weight.sources, owns, named_after, label, call.site, call.grad
+        )
+        result = self.place(draft, call.out[0].shape if call.out[0] else ())
+        if bias is None or rides:
+            return result
+        return self.vector(call, "add", [result, bias], label="bias")
+
+    def _roots(self, weight: Value) -> tuple[Use, ...]:
+        """Return the largest parameter that a computed weight is made of: the weight is updated as that."""
+        found: dict[str, Use] = {use.parameter.name: use for use in weight.params}
+        pending = list(weight.sources)
+        while pending:
+            key = pending.pop().key
+            if isinstance(key, int):
+                found |= {use.parameter.name: use for use in self.drafts[key].owns}
+                pending += self.drafts[key].inputs
+        return tuple(sorted(found.values(), key=lambda use: -use.elems)[:1])
+
+    # How calls become values.
+
+    def _lower(self, call: Call) -> None:
+        if call.op == "getitem":
+            source, index = call.args["0"], call.args["1"]
+            self.values[call.id] = (self.values[source.id][index],)
+            return
+        if call.op in _ONE_TO_ONE:
+            pairs = zip(call.refs, call.out, strict=True)
+            self.values[call.id] = tuple(replace(self.value(ref), shape=out.shape if out else ()) for ref, out in pairs)
+            return
+        operands = self.operands(call)
+        if all(value.is_constant for value in operands):
+            flow = replace(self.join(operands), shape=())
+        elif not any(call.out):
+            return
+        elif call.op in self.rules:
+            flow = self.rules[call.op](self, call)
+        else:
+            flow = self.refuse(call, call.op, operands)
+        results = []
+        for out in call.out:
+            shape, is_float = (out.shape, out.is_float) if out else ((), False)
+            value = replace(flow, shape=shape, spread=flow.spread or self._is_spread(call, operands))
+            results.append(value if call.grad and is_float else value.cut())
+        self.values[call.id] = tuple(results)
+        if call.op in self.views and call.refs:
+            self.bases[call.id] = call.refs[0].id
+        if call.mutates is not None and results:
+            self._overwrite(call.mutates.id, results[0])
+
+    def _is_spread(self, call: Call, operands: list[Value]) -> bool:
+        """Return whether a dimension of one element, or a new one, becomes the batch."""
+        out, batch = call.out[0], self.graph.batch
+        if batch == 1 or out is None or len(operands) != 1 or call.op not in _SPREADING:
+            return False
+        before = (1,) * (len(out.shape) - len(operands[0].shape)) + operands[0].shape
+        return any(new == batch and old == 1 for old, new in zip(before, out.shape, strict=False))
+
+    def _overwrite(self, number: int, value: Value) -> None:
+        """Later readers of a tensor written in place, and of what it is a view of, see the new value."""
+        self.values[number] = (replace(value, shape=self.values[number][0].shape),)
+        while number in self.bases:
+            number = self.bases[number]
+            self.values[number] = tuple(self.join((old, value), old.shape) for old in self.values[number])
+
+    def _loss(self, op: VectorOpName, outputs: list[Value]) -> Value:
+        if len(outputs) != 1:
+            raise TraceError(f"{self.graph.name}: a loss needs a module with 1 output tensor, not {len(outputs)}; return one")
+        output = outputs[0]
+        if op == "cross_entropy":  # classes last, but in maps (batch, classes, height, width) where torch has them
+            window = output.shape[1 if len(output.shape) > 3 else -1]
+            elems = output.elems // window
+        else:
+            elems, window = self.graph.batch, ceil_div(output.elems, self.graph.batch)
+        draft = Draft(
+            Vector,
+            {
+                "op": op,
+                "in_elems": ceil_div(output.elems, self.graph.batch),
+                "out_elems": ceil_div(elems, self.graph.batch),
+                "window": window,
+            },
+            output.sources,
+            output.params,
+            None,
+            "loss",
+            Site("", "loss", leaf=False),
+            grad=True,
+        )
+        return self.place(draft, ())
+
+    def _complaint(self) -> str:
+        plural = "s" if len(self.unsupported) > 1 else ""
+        return (
+            f"{self.graph.name}: {len(self.unsupported)} unsupported operator{plural}: {list_sites(self.unsupported)}; "
+            "add them to --allow-ops to count them as free"
+        )
+
+
+def _weight_fields(inner: int, outer: int, rows: int, groups: int) -> tuple[LayerType, dict[str, Any]]:
+    """Return a linear layer, or for several weight matrices side by side the grouped 1x1 convolution that it is."""
+    if groups == 1:
+        return Linear, {"in_features": inner, "out_features": outer, "rows": rows}
+    return Conv, {
+        "in_channels": groups * inner,
+        "out_channels": groups * outer,
+        "in_size": (rows,),
+        "kernel": (1,),
+        "stride": (1,),
+        "padding": (0,),
+        "dilation": (1,),
+        "groups": groups,
+    }
