@@ -1,0 +1,1 @@
+"""The matrix product at the speed of the host, with the bits of `accel.golden`."""
