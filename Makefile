@@ -25,7 +25,7 @@ demo: $(READY)
 # The suite, compiled; then closed forms and search once more as plain Python, and once with bounds checked.
 test: $(READY_ALL)
 	$(BIN)/python -m pytest -n auto
-	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -n auto tests/timing tests/dataflow tests/sim -q
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -n auto tests/timing tests/dataflow tests/sim tests/kernels -q
 	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(CURDIR)/.cache/boundscheck $(BIN)/python -m pytest -n auto tests/dataflow tests/timing/test_gemm.py -q
 
 lint: $(READY_ALL)
@@ -36,6 +36,8 @@ lint: $(READY_ALL)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/bit_true_gemm.py --threads 1
+	OPENBLAS_NUM_THREADS=2 $(BIN)/python benchmarks/bit_true_gemm.py --threads 2
 
 soak: $(READY_ALL)
 	$(BIN)/python -m pytest -n auto -m soak
