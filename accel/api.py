@@ -14,15 +14,12 @@ from accel.dataflow.scheduling import schedule
 from accel.errors import ConfigError
 from accel.methods import method as named_method
 from accel.methods import optimizer as named_optimizer
-from accel.presets import PRESETS, preset
+from accel.presets import DEFAULT_ARCH, DEFAULT_BATCH, PRESETS, preset
 from accel.report import Report
 from accel.schedule import Schedule
 from accel.sim.step import simulate_step
 from accel.sparsity import DENSE, NMPattern
 from accel.trace import Trace
-
-DEFAULT_ARCH = "sat-vcu1525"
-DEFAULT_BATCH = 64
 
 
 def resolve_trace(network: str | Path | Trace, allow_ops: Sequence[str] = ()) -> Trace:

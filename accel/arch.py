@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -12,7 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from accel.errors import ConfigError, describe_validation
 from accel.sparsity import NMPattern
-from accel.validation import Amount, Checked, Fraction, Positive, read_text, refuse, write_text
+from accel.validation import Amount, Checked, Fraction, Text, read_text, refuse, write_text
 
 Dataflow = Literal["OS", "WS"]
 """OS: outputs stay in the array (OUT_STATIONARY). WS: the north operand stays (RHS_STATIONARY)."""
@@ -25,11 +24,11 @@ class Arch(Checked):
     TOML file with the same field names.
     """
 
-    name: Annotated[str, Field(min_length=1)]
+    name: Text
     description: str = ""
     array_rows: Annotated[int, Field(ge=1, le=1024)]
     array_cols: Annotated[int, Field(ge=1, le=1024)]
-    clock_hz: Positive
+    clock_hz: Annotated[float, Field(ge=1e3, le=1e12, allow_inf_nan=False)]
     group: Annotated[int, Field(ge=1, le=256)]
     """Elements in one memory word, one west transfer and one N:M group."""
     adder_latency: Annotated[int, Field(ge=1, le=16)]
@@ -45,7 +44,7 @@ class Arch(Checked):
     north_buffer_bytes: Amount
     output_buffer_bytes: Amount
     """Each buffer's two halves together; the output buffer also holds the partial sums of WS."""
-    dram_bytes_per_second: Positive
+    dram_bytes_per_second: Annotated[float, Field(ge=1e3, le=1e18, allow_inf_nan=False)]
     dram_efficiency_frac: Fraction
     """Share of the peak bandwidth that long bursts reach (refresh, row changes, bus turn-arounds)."""
     dram_latency_cycles: Annotated[int, Field(ge=0, le=1_000_000)]
@@ -123,7 +122,7 @@ class Arch(Checked):
         text = read_text(Path(path), ConfigError)
         try:
             fields = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:  # also numbers of thousands of digits and endless nesting
             raise ConfigError(f"{path} must be TOML: {error}") from None
         lists_as_tuples = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
         return cls.from_fields(lists_as_tuples, source=str(path))
@@ -137,7 +136,7 @@ class Arch(Checked):
         write_text(Path(path), self.to_toml(), ConfigError)
 
     def fits_one_tile(self) -> list[str]:
-        """Return what is wrong with buffers that cannot hold half of one array tile's operands of a single group."""
+        """Return which buffers are too small: each half must hold one group of every operand row of an array tile."""
         word_bytes = 2 * self.group
         lanes = max(self.row_lanes)
         needs = {
@@ -150,8 +149,3 @@ class Arch(Checked):
             for field, need in needs.items()
             if getattr(self, field) < need
         ]
-
-
-def seconds(cycles: float, arch: Arch) -> float:
-    """Return the time of `cycles` on `arch`."""
-    return cycles / arch.clock_hz if math.isfinite(cycles) else math.inf

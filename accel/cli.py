@@ -13,7 +13,7 @@ from typing import NoReturn, TypeVar
 from accel import networks
 from accel.errors import AccelError, ConfigError
 from accel.methods import METHODS, OPTIMIZERS
-from accel.presets import PRESETS, preset
+from accel.presets import DEFAULT_ARCH, DEFAULT_BATCH, PRESETS, preset
 from accel.report import Report
 
 _Item = TypeVar("_Item")
@@ -32,11 +32,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"accel: {error}", file=sys.stderr)
         return USER_ERROR
     except BrokenPipeError:  # the reader of our output left; nothing is wrong
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_output()
+    except OSError as error:
+        print(f"accel: output cannot be written: {error.strerror}", file=sys.stderr)
+        _close_output()
+        return USER_ERROR
     except KeyboardInterrupt:
         print("accel: interrupted", file=sys.stderr)
         return INTERRUPTED
     return 0
+
+
+def _close_output() -> None:
+    """Let nothing more be written to an output that failed, not even at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Parser(argparse.ArgumentParser):
@@ -70,12 +79,14 @@ def _add_simulate(commands: argparse._SubParsersAction[_Parser]) -> None:
         allow_abbrev=False,
     )
     command.add_argument("network", metavar="NET|FILE.json", help="a shipped network (see accel networks) or a trace file")
-    command.add_argument("--arch", default="sat-vcu1525", metavar="NAME|FILE.toml", help="machine (default %(default)s)")
+    command.add_argument("--arch", default=DEFAULT_ARCH, metavar="NAME|FILE.toml", help="machine (default %(default)s)")
     command.add_argument("--method", default="bdwp", metavar="NAME", help="see accel methods (default %(default)s)")
     command.add_argument(
         "--pattern", default="2:8", metavar="KEEP:GROUP", help="nonzeros kept in a group (default %(default)s)"
     )
-    command.add_argument("--batch", type=int, default=64, metavar="B", help="samples in a step (default %(default)s)")
+    command.add_argument(
+        "--batch", type=int, default=DEFAULT_BATCH, metavar="B", help="samples in a step (default %(default)s)"
+    )
     command.add_argument(
         "--dense-layers",
         metavar="GLOB[,GLOB]",
@@ -92,7 +103,7 @@ def _add_simulate(commands: argparse._SubParsersAction[_Parser]) -> None:
     command.add_argument("--layers", action="store_true", help="list every row, not only the slowest")
     command.add_argument("--no-baseline", action="store_true", help="leave out the dense run and the speedup")
     command.add_argument("--json", metavar="F|-", help="write the report as JSON; - writes only that to standard output")
-    command.add_argument("--csv", metavar="F", help="write one line per row as CSV")
+    command.add_argument("--csv", metavar="F|-", help="write one line per row as CSV")
     command.set_defaults(run=_simulate)
 
 
@@ -105,7 +116,7 @@ def _add_compare(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     command.add_argument("networks", nargs="*", metavar="NET", help="networks (default: stand-ins for those of the SAT paper)")
     command.add_argument("--patterns", default="2:4,2:8,2:16", metavar="KEEP:GROUP[,...]", help="default %(default)s")
-    command.add_argument("--arch", default="sat-vcu1525", metavar="NAME|FILE.toml", help="machine (default %(default)s)")
+    command.add_argument("--arch", default=DEFAULT_ARCH, metavar="NAME|FILE.toml", help="machine (default %(default)s)")
     command.add_argument("--method", default="bdwp", metavar="NAME", help="default %(default)s")
     command.add_argument("--batch", type=int, metavar="B", help="samples in a step (default 128, resnet50 64)")
     command.set_defaults(run=_compare)
@@ -146,6 +157,8 @@ def _add_listings(commands: argparse._SubParsersAction[_Parser]) -> None:
 
 
 def _simulate(options: argparse.Namespace) -> None:
+    if options.json and options.json == options.csv:
+        raise ConfigError(f"json and csv must go to different places, not both to {options.json}")
     for file in (options.json, options.csv):
         _check_writable(file)
     from accel import api, text
@@ -167,14 +180,14 @@ def _simulate(options: argparse.Namespace) -> None:
     with _waiting():
         choices = {"on": [True], "off": [False], "auto": [True, False]}[options.pregenerate]
         report = min((run(choice) for choice in choices), key=lambda report: report.cycles)
-    if options.json == "-":
-        sys.stdout.write(report.to_json())
-    else:
+    outputs = {options.json: report.to_json, options.csv: report.to_csv}
+    if "-" not in outputs:
         text.print_report(report, text.console(), options.layers)
-    if options.json and options.json != "-":
-        _write(options.json, report.to_json())
-    if options.csv:
-        _write(options.csv, report.to_csv())
+    for file, content in outputs.items():
+        if file == "-":
+            sys.stdout.write(content())
+        elif file:
+            _write(file, content())
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -199,20 +212,9 @@ def _compare(options: argparse.Namespace) -> None:
 
 def _list_networks(options: argparse.Namespace) -> None:
     from accel import text
-    from accel.trace import Conv, Linear, Vector
 
-    rows = []
-    for name in networks.names():
-        trace = networks.load(name)
-        weights = {
-            layer.weight or layer.name: layer.weight_elems + layer.bias_elems
-            for layer in trace.layers
-            if isinstance(layer, Conv | Linear)
-        }
-        for layer in trace.layers:
-            if isinstance(layer, Vector) and layer.params:
-                weights.setdefault(layer.weight or layer.name, layer.params)
-        rows.append((name, f"{len(trace.layers)}", f"{sum(weights.values()) / 1e6:.2f} M"))
+    traces = [networks.load(name) for name in networks.names()]
+    rows = [(trace.name, f"{len(trace.layers)}", f"{trace.parameters / 1e6:.2f} M") for trace in traces]
     text.print_listing(("network", "layers", "parameters"), rows, text.console())
 
 

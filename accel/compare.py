@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from accel.api import resolve_arch, resolve_trace, simulate
 from accel.arch import Arch
 from accel.errors import ConfigError
-from accel.presets import PRESETS
+from accel.presets import DEFAULT_ARCH, PRESETS
 from accel.report import Report
 from accel.sparsity import NMPattern
 from accel.trace import Trace
@@ -19,7 +19,7 @@ HEADLINE_NETWORKS = ("resnet9", "vgg19", "vit-cifar", "resnet18-64", "resnet50")
 HEADLINE_PATTERNS = ("2:4", "2:8", "2:16")
 
 DEFAULT_BATCHES = {"resnet50": 64}
-DEFAULT_BATCH = 128
+DEFAULT_BATCH = 128  # of every other network
 
 CHANGES = {
     "as it is": {},
@@ -51,7 +51,7 @@ def compare(
     network_names: Sequence[str] = HEADLINE_NETWORKS,
     patterns: Sequence[str] = HEADLINE_PATTERNS,
     *,
-    arch: str = "sat-vcu1525",
+    arch: str = DEFAULT_ARCH,
     method: str = "bdwp",
     batch: int | None = None,
     track: Callable[[Sequence[tuple[str, str, str]]], Iterable[tuple[str, str, str]]] = iter,
@@ -62,21 +62,27 @@ def compare(
     own dense baseline. `batch` None takes 128, or 64 for the largest network. `track` wraps the list of runs to show progress.
     """
     traces = {name: resolve_trace(name) for name in network_names}
-    runs = [(change, name, pattern) for change in CHANGES for pattern in patterns for name in network_names]
+    parsed = {str(pattern): pattern for pattern in map(NMPattern.parse, patterns)}
+    if not parsed or method == "dense" or any(pattern.is_dense for pattern in parsed.values()):
+        raise ConfigError(
+            "compare must have a sparse method and sparse patterns, not dense ones; dense is what it compares with"
+        )
+    runs = [(change, name, pattern) for change in CHANGES for pattern in parsed for name in traces]
     found: dict[tuple[str, str], list[Report]] = {}
     for change, name, pattern in track(runs):
-        machine = _changed(_machine_for(arch, NMPattern.parse(pattern)), CHANGES[change])
+        machine = _changed(_machine_for(arch, parsed[pattern]), CHANGES[change])
         found.setdefault((change, pattern), []).append(_run(traces[name], machine, method, pattern, batch))
     unchanged = next(iter(CHANGES))
     return Comparison(
         method,
-        tuple(report for pattern in patterns for report in found[unchanged, pattern]),
-        {change: {pattern: _mean_speedup(found[change, pattern]) for pattern in patterns} for change in CHANGES},
+        tuple(report for pattern in parsed for report in found[unchanged, pattern]),
+        {change: {pattern: _mean_speedup(found[change, pattern]) for pattern in parsed} for change in CHANGES},
     )
 
 
 def _run(trace: Trace, arch: Arch, method: str, pattern: str, batch: int | None) -> Report:
-    return simulate(trace, arch, method=method, pattern=pattern, batch=batch or DEFAULT_BATCHES.get(trace.name, DEFAULT_BATCH))
+    size = DEFAULT_BATCHES.get(trace.name, DEFAULT_BATCH) if batch is None else batch
+    return simulate(trace, arch, method=method, pattern=pattern, batch=size)
 
 
 def _mean_speedup(reports: Sequence[Report]) -> float:

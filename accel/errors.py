@@ -40,7 +40,7 @@ _CONSTRAINTS = {
     "too_long": "must have {max_length} or fewer entries",
     "string_too_short": "must not be empty",
     "string_too_long": "must have {max_length} or fewer characters",
-    "string_pattern_mismatch": "must match {pattern}",
+    "string_pattern_mismatch": "must be one line of printable text",
     "int_type": "must be an integer",
     "int_from_float": "must be an integer",
     "int_parsing_size": "must be less than 2**63",

@@ -15,7 +15,11 @@ from accel.units import ceil_div
 
 FP16_BITS = 16
 FP32_BITS = 32
-MAX_MACS = 2**58
+FP16_BYTES = FP16_BITS // 8
+FP32_BYTES = FP32_BITS // 8
+
+MAX_MACS = 2**52
+"""Products above this many multiply-accumulates are refused: their cycles and bits are 64-bit integers."""
 
 
 class Stage(StrEnum):
@@ -98,7 +102,7 @@ class Gemm:
         """Return this product, refusing one whose cycle counts could overflow 64-bit integers."""
         if self.shape.macs >= MAX_MACS:
             raise ScheduleError(
-                f"layer {self.layer}: {self.stage} must have less than 2**58 multiply-accumulates, not {self.shape.macs}; "
+                f"layer {self.layer}: {self.stage} must have less than 2**52 multiply-accumulates, not {self.shape.macs}; "
                 "lower the batch"
             )
         return self

@@ -9,6 +9,10 @@ from __future__ import annotations
 from accel.arch import Arch
 from accel.errors import ConfigError
 
+DEFAULT_ARCH = "sat-vcu1525"
+DEFAULT_BATCH = 64
+"""What is simulated when nothing else is asked for."""
+
 MIB = 2**20
 GIB = 2**30
 

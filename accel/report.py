@@ -47,9 +47,9 @@ class Row:
     busy_cycles: int
     """Cycles from its start to its end, whatever runs beside it."""
     bound: str
-    """What takes longest: "compute", "drain", "fill", "dram", "sore" or "vector"."""
+    """What takes longest: "compute", "drain", "fill", "dram", "sore", "vector" or "wuve"."""
     utilization_frac: float
-    """Useful multiply-adds over what all PEs could do in `busy_cycles`."""
+    """Useful multiply-adds over what all PEs could do in `busy_cycles`; 0 off the array."""
     dram_bytes: int
     macs_nominal: int
     macs_dense: int
@@ -57,7 +57,8 @@ class Row:
     lower_bound_cycles: int
     """The larger of two: all PEs multiplying nonzeros in every cycle; every operand and result moved once."""
     losses: dict[str, int]
-    """Cycles by cause (`LOSSES`); with the useful cycles they add up to `cycles`."""
+    """Cycles by cause (`LOSSES`); with the useful cycles they add up to `cycles`. A product that the vector unit does in less
+    time than all PEs would need has a negative one."""
 
     @property
     def group(self) -> str:
@@ -121,8 +122,9 @@ class Report:
 
     @property
     def utilization_frac(self) -> float:
-        """Useful multiply-accumulates over what the PEs could do in the whole step."""
-        return self.total("macs_useful") / (self.pes * self.cycles)
+        """Useful multiply-accumulates of the array over what its PEs could do in the whole step."""
+        useful = sum(row.macs_useful for row in self.rows if row.engine == "array")
+        return useful / (self.pes * self.cycles)
 
     def total(self, counter: str) -> int:
         """Return the sum of an integer counter over all rows."""
@@ -137,7 +139,7 @@ class Report:
         return sum(row.losses.get(loss, 0) for row in self.rows if row.group == stage)
 
     def useful_cycles(self, stage: str) -> int:
-        """Return the cycles of one stage if its nonzero multiply-adds kept all PEs busy."""
+        """Return the cycles of one stage if its nonzero multiply-adds, the vector unit's too, kept all PEs busy."""
         return self.stage_cycles(stage) - sum(self.loss_cycles(stage, loss) for loss in LOSSES)
 
     def speedup_losses(self) -> dict[tuple[str, str], float]:

@@ -130,7 +130,11 @@ class GemmCost:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """How a mapping was found: mappings covered, of them `evaluated` one by one, the rest excluded by a proved bound."""
+    """How a mapping was found.
+
+    `covered` mappings make up the space, those too large for the buffers included; `evaluated` is how often one of them was
+    priced, in both rounds of the search. The rest does not fit or is excluded by a proved bound.
+    """
 
     covered: int
     evaluated: int

@@ -11,27 +11,37 @@ from accel.compare import Comparison
 from accel.report import LOSSES, STAGES, Report, Row
 
 PIPE_WIDTH = 160
+SHOWN_POINTS = 0.0005
+"""Points of speedup too few to show with three digits are left out."""
+
+
+class _Console(Console):
+    """Leaves a broken pipe to the command, which knows that it is no error."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
 
 
 def console(stderr: bool = False) -> Console:
     """Return a console as wide as the terminal; in a pipe wide enough that no table is cut."""
-    made = Console(stderr=stderr, highlight=False)
-    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=PIPE_WIDTH)
+    width = None if Console(stderr=stderr).is_terminal else PIPE_WIDTH
+    return _Console(stderr=stderr, highlight=False, markup=False, width=width)  # names are shown as they are, brackets too
 
 
 def print_report(report: Report, out: Console, all_layers: bool) -> None:
     """Print what a step costs, stage by stage and layer by layer, and what holds it back."""
-    out.print(f"[bold]{report.network}[/] on {report.arch}: {_what(report)}, batch {report.batch}, {report.optimizer}")
-    out.print(_headline(report))
+    title = f"{report.network} on {report.arch}: {_what(report)}, batch {report.batch}, {report.optimizer}"
+    out.print(title, style="bold")
+    out.print(_headline(report), style="bold")
     out.print(_stage_table(report))
     rows = list(report.rows) if all_layers else sorted(report.rows, key=lambda row: -row.cycles)[:12]
     out.print(_row_table(report, rows, "every row of the step, in order" if all_layers else "the rows that take most"))
-    if report.speedup_over_dense is not None and report.baseline is not report:
+    if any(abs(points) >= SHOWN_POINTS for points in report.speedup_losses().values()):
         out.print(_loss_sentence(report))
     out.print(_memory_sentence(report))
     out.print(_search_sentence(report))
     for layer in report.free_layers:
-        out.print(f"[yellow]not lowered, counted as free:[/] {layer}")
+        out.print(f"not lowered, counted as free: {layer}", style="yellow")
 
 
 def _what(report: Report) -> str:
@@ -39,10 +49,10 @@ def _what(report: Report) -> str:
 
 
 def _headline(report: Report) -> str:
-    text = f"one training step takes [bold]{_time(report.seconds)}[/] ({_millions(report.cycles)} Mcycles)"
+    text = f"one training step takes {_time(report.seconds)} ({_millions(report.cycles)} Mcycles)"
     if report.baseline is not None and report.speedup_over_dense is not None and report.bound_speedup is not None:
         text += (
-            f", [bold]{report.speedup_over_dense:.3f}x[/] faster than dense ({_time(report.baseline.seconds)});\n"
+            f", {report.speedup_over_dense:.3f}x as fast as dense ({_time(report.baseline.seconds)});\n"
             f"the MACs alone would allow {report.mac_cap:.3f}x ({_percent(report.mac_saving_frac)} saved), "
             f"every product of both at its lower bound {report.bound_speedup:.3f}x"
         )
@@ -91,13 +101,13 @@ def _row_table(report: Report, rows: Sequence[Row], title: str) -> Table:
 
 def _loss_sentence(report: Report) -> str:
     losses = sorted(report.speedup_losses().items(), key=lambda item: -item[1])
-    named = [f"{_cause(stage, loss)} {points:.3f}" for (stage, loss), points in losses if points >= 0.0005]
-    rest = sum(points for _, points in losses if points < 0.0005)
+    named = [f"{_cause(stage, loss)} {points:.3f}" for (stage, loss), points in losses if points >= SHOWN_POINTS]
+    rest = sum(points for _, points in losses if points < SHOWN_POINTS)
     speedup = report.speedup_over_dense or 0.0
     return (
         f"from the MACs' {report.mac_cap:.3f}x to {speedup:.3f}x ({_percent(speedup / report.mac_cap)}): "
         + ", ".join(named)
-        + (f", all else {rest:.3f}" if abs(rest) >= 0.0005 else "")
+        + (f", all else {rest:.3f}" if abs(rest) >= SHOWN_POINTS else "")
     )
 
 
@@ -119,8 +129,8 @@ def _memory_sentence(report: Report) -> str:
 def _search_sentence(report: Report) -> str:
     rate = report.mappings_evaluated / max(report.search_seconds, 1e-9)
     return (
-        f"mappings: {report.mappings_covered:,} covered, {report.mappings_evaluated:,} evaluated one by one, "
-        f"the rest excluded by bounds; {rate / 1e6:.1f} M evaluated a second"
+        f"mappings: {report.mappings_covered:,} covered with {report.mappings_evaluated:,} evaluations, "
+        f"the rest too large or excluded by bounds; {rate / 1e6:.1f} M evaluations a second"
     )
 
 
@@ -170,7 +180,7 @@ def _average_table(comparison: Comparison) -> Table:
 def _where_lost_table(comparison: Comparison) -> Table:
     """One line per run: points of speedup lost by stage and cause; columns that are 0 everywhere are left out."""
     losses = [report.speedup_losses() for report in comparison.reports]
-    causes = [key for key in losses[0] if any(abs(found[key]) >= 0.0005 for found in losses)]
+    causes = [key for key in losses[0] if any(abs(found[key]) >= SHOWN_POINTS for found in losses)]
     table = Table(title="points of speedup lost between the MAC cap and the speedup", title_justify="left")
     table.add_column("network")
     table.add_column("pattern", justify="right")

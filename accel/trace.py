@@ -18,27 +18,26 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from accel.errors import TraceError, UnsupportedOpError, describe_validation
-from accel.validation import Amount, Checked, Count, Size, parse_json, read_text, refuse, write_text
+from accel.validation import Amount, Checked, Count, Size, Text, parse_json, read_text, refuse, write_text
 from accel.vector_ops import VectorOpName
 
 SCHEMA_VERSION: Literal[1] = 1
 
-Name = Annotated[str, Field(min_length=1, max_length=300)]
 Sizes = Annotated[tuple[Size, ...], Field(min_length=1, max_length=3)]
 Counts = Annotated[tuple[Count, ...], Field(min_length=1, max_length=3)]
 
 
 class _Layer(Checked):
-    name: Name
-    inputs: Annotated[tuple[Name, ...], Field(min_length=1)]
+    name: Text
+    inputs: Annotated[tuple[Text, ...], Field(min_length=1)]
 
 
 class _WeightLayer(_Layer):
     bias: bool = False
     trainable: bool = True
     """A frozen layer has no weight gradient and no update."""
-    weight: Name | None = None
-    """Name of a weight tensor shared with other layers (tied weights, a module called twice); by default its own."""
+    weight: Text | None = None
+    """Text of a weight tensor shared with other layers (tied weights, a module called twice); by default its own."""
 
 
 class Conv(_WeightLayer):
@@ -227,7 +226,7 @@ class Attention(_Layer):
 class Vector(_Layer):
     """An operator of the vector unit; `accel.vector_ops` prices each kind."""
 
-    inputs: tuple[Name, ...]
+    inputs: tuple[Text, ...]
     """Only an operator done once per step, on parameters alone, has none."""
     op: VectorOpName
     in_elems: Amount
@@ -238,7 +237,7 @@ class Vector(_Layer):
     window: Size = 1
     """Input elements that one output element looks at: pooling, interpolation, reductions, losses."""
     trainable: bool = True
-    weight: Name | None = None
+    weight: Text | None = None
     per_step: bool = False
     """Done once per step whatever the batch, because no network input reaches it: sizes are those of the whole step."""
 
@@ -253,7 +252,7 @@ class Free(_Layer):
     """An operator that could not be lowered and that the user allowed: it costs nothing, and every report names it."""
 
     op: Literal["free"] = "free"
-    kind: Name
+    kind: Text
 
 
 WeightLayer = Conv | Linear
@@ -265,8 +264,8 @@ class Trace(Checked):
     """The layers of one training step; see the module's docstring and docs/formats.md."""
 
     schema_version: Literal[1] = 1
-    name: Name
-    inputs: tuple[Name, ...]
+    name: Text
+    inputs: tuple[Text, ...]
     """Names of the network's inputs: none of them needs a gradient."""
     layers: tuple[Layer, ...]
 
@@ -312,6 +311,17 @@ class Trace(Checked):
     def has_input_grad(self, layer: Layer) -> bool:
         """Whether some input of `layer` needs a gradient: then, and only then, the layer has a BP stage."""
         return any(source in self.needs_grad for source in layer.inputs)
+
+    @property
+    def parameters(self) -> int:
+        """Trained and frozen parameters, shared ones once."""
+        found: dict[str, int] = {}
+        for layer in self.layers:
+            if isinstance(layer, WeightLayer):
+                found.setdefault(layer.weight or layer.name, layer.weight_elems + layer.bias_elems)
+            elif isinstance(layer, Vector):
+                found.setdefault(layer.weight or layer.name, layer.params)
+        return sum(found.values())
 
     @classmethod
     def from_fields(cls, fields: Any, source: str, allow_ops: frozenset[str] = frozenset()) -> Trace:
@@ -370,7 +380,7 @@ def _free_unknown_ops(layers: Any, source: str, allow_ops: frozenset[str]) -> An
         else:
             unknown[op] += 1
     if unknown:
-        listed = ", ".join(f"{op} ({count})" for op, count in sorted(unknown.items()))
+        listed = ", ".join(f"{repr(op)[1:-1]} ({count})" for op, count in sorted(unknown.items()))
         plural = "s" if len(unknown) > 1 else ""
         raise UnsupportedOpError(
             f"{source}: {len(unknown)} unsupported operator{plural}: {listed}; add them to --allow-ops to count them as free"

@@ -7,20 +7,10 @@ Suffixes used everywhere: ``_bits`` (a width or an amount of bits), ``_bytes``, 
 
 from __future__ import annotations
 
-from accel.errors import ConfigError
-
 
 def ceil_div(value: int, divisor: int) -> int:
     """Return `value / divisor` rounded up; both are integers, `divisor` at least 1."""
     return -(-value // divisor)
-
-
-def exact_div(value: int, divisor: int) -> int:
-    """Return `value / divisor`, refusing a remainder."""
-    quotient, remainder = divmod(value, divisor)
-    if remainder:
-        raise ConfigError(f"value must be a multiple of {divisor}, not {value}")
-    return quotient
 
 
 def ceil_log2(value: int) -> int:

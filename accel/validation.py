@@ -13,11 +13,13 @@ from accel.errors import AccelError
 MAX_SIZE = 2**31
 """Largest value of one dimension; products of dimensions are checked where they are formed."""
 
+Text = Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[^\x00-\x1f\x7f]+$")]
+"""A name: one line of printable text."""
+
 Count = Annotated[int, Field(ge=0, le=MAX_SIZE)]
 Size = Annotated[int, Field(ge=1, le=MAX_SIZE)]
 Amount = Annotated[int, Field(ge=1, le=2**46)]
 """Elements of a tensor or bytes of a memory: already a product of sizes."""
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -59,11 +61,15 @@ def write_text(path: Path, text: str, error_type: type[AccelError]) -> None:
 def parse_json(text: str, source: str, error_type: type[AccelError]) -> Any:
     """Return the value of a JSON text, or say where it breaks off."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        json.dumps(value, ensure_ascii=False).encode()
+        return value
     except json.JSONDecodeError as error:
         raise error_type(
             f"{source} must be complete JSON, not broken at line {error.lineno} column {error.colno} ({error.msg}); "
             "export it again"
         ) from None
-    except RecursionError:
-        raise error_type(f"{source} must be a trace, not JSON nested this deep") from None
+    except UnicodeEncodeError:
+        raise error_type(f"{source} must be text, not halves of surrogate pairs (\\ud800 to \\udfff)") from None
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, endless nesting
+        raise error_type(f"{source} must be JSON that can be read: {error}") from None

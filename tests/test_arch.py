@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from accel.arch import Arch, seconds
+from accel.arch import Arch
 from accel.errors import ConfigError
 from accel.presets import PRESETS, preset
 from accel.sparsity import DENSE, NMPattern
@@ -57,7 +57,7 @@ def test_an_unknown_preset_is_refused():
         ({"array_rows": 0}, "array_rows must be at least 1, not 0"),
         ({"array_cols": 2.0}, "array_cols must be an integer, not 2.0"),
         ({"array_cols": "4"}, "array_cols must be an integer, not '4'"),
-        ({"clock_hz": 0.0}, "clock_hz must be greater than 0.0, not 0.0"),
+        ({"clock_hz": 0.0}, "clock_hz must be at least 1000.0, not 0.0"),
         ({"clock_hz": math.inf}, "clock_hz must be a finite number, not inf"),
         ({"dram_efficiency_frac": 1.5}, "dram_efficiency_frac must be at most 1.0, not 1.5"),
         ({"dram_capacity_bytes": 2**46 + 1}, f"dram_capacity_bytes must be at most {2**46}, not {2**46 + 1}"),
@@ -128,15 +128,6 @@ def test_a_missing_file_is_refused(tmp_path):
 def test_a_folder_that_does_not_exist_cannot_be_written_to(tmp_path):
     path = tmp_path / "none" / "mine.toml"
     refused(lambda: TEST.save(path), f"{path} cannot be written: No such file or directory; choose another output")
-
-
-def test_a_changed_copy_has_changed_derived_numbers():
-    arch = TEST.replace(array_rows=8, clock_hz=200e6, dram_efficiency_frac=0.5)
-    assert (TEST.pes, arch.pes) == (16, 32)
-    assert (TEST.peak_macs_per_second, arch.peak_macs_per_second) == (1.6e9, 6.4e9)
-    assert (TEST.dram_bytes_per_cycle, arch.dram_bytes_per_cycle) == (16, 4)
-    assert seconds(50, TEST) == 0.5e-6
-    assert seconds(math.inf, TEST) == math.inf
 
 
 def test_a_machine_cannot_be_changed_in_place():

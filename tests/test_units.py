@@ -1,28 +1,15 @@
 import math
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accel.errors import ConfigError
-from accel.units import ceil_div, ceil_log2, exact_div
+from accel.units import ceil_div, ceil_log2
 
 
 @given(st.integers(0, 10**30), st.integers(1, 10**9))
 def test_ceil_div_is_the_least_number_of_parts_that_hold_everything(value, divisor):
     parts = ceil_div(value, divisor)
     assert (parts - 1) * divisor < value <= parts * divisor or value == parts == 0
-
-
-@given(st.integers(0, 10**9), st.integers(1, 10**9))
-def test_exact_div_undoes_a_product(value, divisor):
-    assert exact_div(value * divisor, divisor) == value
-
-
-@pytest.mark.parametrize(("value", "divisor"), [(7, 2), (1, 8), (9, 4)])
-def test_exact_div_refuses_a_remainder(value, divisor):
-    with pytest.raises(ConfigError, match=f"^value must be a multiple of {divisor}, not {value}$"):
-        exact_div(value, divisor)
 
 
 @given(st.integers(1, 2**40))

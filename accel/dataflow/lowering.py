@@ -8,12 +8,13 @@ from accel.dataflow.context import Context, Options
 from accel.dataflow.products import Products
 from accel.dataflow.updates import Memory, Updates
 from accel.dataflow.vectors import VectorUnit
-from accel.errors import ConfigError
+from accel.errors import ConfigError, ScheduleError
 from accel.gemm import Gemm, GemmShape, Stage
 from accel.schedule import Segment, Step, VectorWork
 from accel.trace import Attention, Conv, Free, Layer, Linear, Matmul, Trace, Vector
 
 MAX_BATCH = 2**24
+MAX_WORK = 2**60
 
 
 def lower(trace: Trace, options: Options) -> Step:
@@ -21,11 +22,18 @@ def lower(trace: Trace, options: Options) -> Step:
     if not 1 <= options.batch <= MAX_BATCH:
         raise ConfigError(f"batch must be between 1 and {MAX_BATCH}, not {options.batch}")
     context = Context(trace, options)
+    segments = tuple(_Order(context).segments_of_step())
+    for work in (work for segment in segments for work in segment.vectors):
+        if max(work.lane_ops, work.dram_bytes) >= MAX_WORK:
+            raise ScheduleError(
+                f"layer {work.layer}: {work.stage} {work.kind} must have less than 2**60 lane operations and bytes, "
+                f"not {max(work.lane_ops, work.dram_bytes)}; lower the batch"
+            )
     updates = Updates(context).updates()
     return Step(
         network=trace.name,
         batch=options.batch,
-        segments=tuple(_Order(context).segments_of_step()),
+        segments=segments,
         updates=tuple(updates),
         footprint=Memory(context).footprint(updates),
         free_layers=tuple(f"{layer.name} ({layer.kind})" for layer in trace.layers if isinstance(layer, Free)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain, product, repeat
+from itertools import product
 from math import prod
 
 from accel.dataflow.context import Context
@@ -150,7 +150,12 @@ class Products:
         batch, stored, small = self.context.options.batch, self._stored(site.inner, site.groups), prod(grid.small)
         halo = stored * (ceil_div(grid.extent[0], grid.stride[0]) - 1) * prod(grid.small[1:])
         phases = [phase for phase in grid.phases() if phase[2]]
-        unmet_taps = prod(grid.kernel) - sum(taps for _, _, taps in phases)  # of classes without pixels: counted with the first
+        # A framework counts the pairs (pixel of the small grid, tap) that meet each class; pairs that meet none (a grid smaller
+        # than the stride) go with the first, so that all classes together count what the forward does.
+        counted = [taps for _, _, taps in phases]
+        if counted:
+            counted[0] += prod(grid.kernel) - sum(counted)
+        pairs_of_tap = site.groups * batch * small * site.inner * site.outer
         return [
             self._weight_product(
                 site,
@@ -159,10 +164,9 @@ class Products:
                 taps,
                 row_elems=ceil_div(stored * min(small, pixels * taps), pixels),
                 halo_elems=halo,
-                # The pairs (pixel of the small grid, tap) that meet this class: over all classes exactly the forward's.
-                macs_nominal=site.groups * batch * small * (taps + unmet) * site.inner * site.outer,
+                macs_nominal=counted_taps * pairs_of_tap,
             )
-            for (part, pixels, taps), unmet in zip(phases, chain([unmet_taps], repeat(0)), strict=False)
+            for (part, pixels, taps), counted_taps in zip(phases, counted, strict=True)
         ]
 
     def _weight_product(

@@ -5,15 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from accel.dataflow.context import Context
-from accel.gemm import FP16_BITS, FP32_BITS, Stage
+from accel.gemm import FP16_BITS, FP16_BYTES, FP32_BYTES, Stage
 from accel.schedule import Footprint, UpdateWork
 from accel.sparsity import DENSE, NMPattern
 from accel.trace import Attention, Conv, Free, Layer, Linear, Matmul, Vector
 from accel.units import ceil_div
 from accel.vector_ops import SAVED_BITS, VECTOR_OPS
-
-FP16_BYTES = FP16_BITS // 8
-FP32_BYTES = FP32_BITS // 8
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,11 @@ from dataclasses import dataclass
 
 from accel.dataflow.context import Context
 from accel.dataflow.products import Geometry
-from accel.gemm import FP16_BITS, FP32_BITS, Stage
+from accel.gemm import FP16_BYTES, FP32_BYTES, Stage
 from accel.schedule import VectorWork
 from accel.trace import Attention, Conv, Free, Layer, Linear, Vector
 from accel.units import ceil_div
 from accel.vector_ops import SAVED_BITS, VECTOR_OPS
-
-FP16_BYTES = FP16_BITS // 8
-FP32_BYTES = FP32_BITS // 8
 
 
 @dataclass(frozen=True)
@@ -71,8 +68,8 @@ class VectorUnit:
         before = self.context.by_name.get(layer.inputs[0]) if layer.inputs else None
         if not isinstance(before, Vector) or layer.params or not VECTOR_OPS[layer.op].elementwise:
             return None
-        if before.per_step != layer.per_step:
-            return None
+        if before.per_step != layer.per_step or before.out_elems > min(layer.in_elems, layer.out_elems):
+            return None  # what is read is only a part of it
         return before if self.context.sole_reader(before) is layer else None
 
     def forward(self, layer: Vector) -> VectorWork:
@@ -99,15 +96,16 @@ class VectorUnit:
         saved_elems = layer.in_elems if cost.saves == "input" else layer.out_elems
         saved_bytes = ceil_div(saved_elems * SAVED_BITS[cost.saves], 8)
         read_bytes = cost.backward_passes * (FP16_BYTES * layer.out_elems + saved_bytes)
-        write_elems = layer.in_elems if self.context.trace.has_input_grad(layer) else 0
+        wanted = [source in self.context.trace.needs_grad for source in layer.inputs]
+        write_elems = layer.in_elems * sum(wanted) // max(len(wanted), 1)
         before = self._rides_on(layer)
-        if before is not None and VECTOR_OPS[before.op].backward_passes > 0:
+        if before is not None and wanted[0] and VECTOR_OPS[before.op].backward_passes > 0:
             # The gradient of the first input goes straight into the pass of the operator before: neither written here nor
             # read there. A second pass of that operator finds it again from what this one saved.
             write_elems -= 2 * before.out_elems
             read_bytes += (VECTOR_OPS[before.op].backward_passes - 1) * saved_bytes
-        dram_bytes = batch * (read_bytes + FP16_BYTES * write_elems) + FP32_BYTES * layer.params
-        if layer.op == "embedding":  # every row is added to its row of the gradient
+        dram_bytes = batch * (read_bytes + FP16_BYTES * write_elems) + FP32_BYTES * layer.params * layer.trainable
+        if layer.op == "embedding" and layer.trainable:  # every row is added to its row of the gradient
             dram_bytes += batch * 2 * FP32_BYTES * layer.out_elems
         lane_ops = batch * cost.backward_ops * layer.out_elems * layer.window
         return [VectorWork(layer.name, Stage.INPUT_GRAD, layer.op, lane_ops, dram_bytes)]

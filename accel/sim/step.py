@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from accel.arch import Arch
+from accel.gemm import Stage
 from accel.report import Row
 from accel.schedule import GemmCost, Schedule, ScheduledGemm, UpdateWork, VectorWork
 from accel.timing.engines import dma_cycles, sore_cycles, vector_cycles, wuve_cycles
@@ -20,7 +21,7 @@ def simulate_step(schedule: Schedule) -> tuple[Row, ...]:
     for segment in schedule.step.segments:
         tasks = [_gemm_task(next(gemms), arch) for _ in segment.gemms]
         tasks += [_vector_task(work, arch) for work in segment.vectors]
-        rows += _run_beside(tasks)
+        rows += _run_beside(tasks, arch.pes)
     rows += [_update_row(update, arch) for update in schedule.step.updates if update.elems]
     return tuple(rows)
 
@@ -36,7 +37,7 @@ class _Task:
     """The finished row but for `cycles` and the losses of waiting."""
 
 
-def _run_beside(tasks: list[_Task]) -> Iterable[Row]:
+def _run_beside(tasks: list[_Task], pes: int) -> Iterable[Row]:
     """Array and vector unit each do their tasks in turn, side by side; the DMA serves both.
 
     A segment lasts as long as the busiest of the three. The array's tasks are charged their own time, the vector unit's share
@@ -55,21 +56,22 @@ def _run_beside(tasks: list[_Task]) -> Iterable[Row]:
         seen += task.cycles
         share = rest * seen // beside - charged
         charged += share
-        yield _with_cycles(task.row, share)
+        yield _on_vector_unit(task.row, share, pes)
     if charged < rest:  # only the array has tasks, and together they wait for DRAM
         raise AssertionError("a product alone already waits for its own DMA")
 
 
-def _with_cycles(row: Row, cycles: int) -> Row:
-    values = {name: getattr(row, name) for name in Row.__slots__}
-    return Row(**{**values, "cycles": cycles, "losses": {"vector": cycles} if cycles else {}})
+def _on_vector_unit(row: Row, cycles: int, pes: int) -> Row:
+    """Return the row charged with `cycles`; of a product, what all PEs would take counts as useful: a loss can be negative."""
+    lost = cycles - ceil_div(row.macs_useful, pes)
+    return replace(row, cycles=cycles, losses={"vector": lost} if lost else {})
 
 
 def _gemm_task(scheduled: ScheduledGemm, arch: Arch) -> _Task:
     gemm, cost, mapping = scheduled.gemm, scheduled.cost, scheduled.mapping
     on_array = mapping.dataflow != "VECTOR"
     useful = ceil_div(gemm.macs_useful, arch.pes)
-    losses = _losses(cost, useful) if on_array else {"vector": cost.cycles}
+    compute_bound = scheduled.compute_bound_cycles if on_array else ceil_div(gemm.macs_dense, arch.vector_lanes)
     row = Row(
         name=gemm.layer,
         stage=str(gemm.stage),
@@ -85,13 +87,13 @@ def _gemm_task(scheduled: ScheduledGemm, arch: Arch) -> _Task:
         cycles=cost.cycles,
         busy_cycles=cost.cycles,
         bound=_bound(cost) if on_array else "vector",
-        utilization_frac=gemm.macs_useful / (arch.pes * cost.cycles),
+        utilization_frac=gemm.macs_useful / (arch.pes * cost.cycles) if on_array else 0.0,
         dram_bytes=cost.dram_bytes,
         macs_nominal=gemm.macs_nominal,
         macs_dense=gemm.macs_dense,
         macs_useful=gemm.macs_useful,
-        lower_bound_cycles=max(scheduled.compute_bound_cycles, scheduled.dram_bound_cycles),
-        losses=losses,
+        lower_bound_cycles=max(compute_bound, scheduled.dram_bound_cycles),
+        losses=_losses(cost, useful) if on_array else {},
     )
     return _Task(on_array, cost.cycles, cost.dma_cycles, row)
 
@@ -147,7 +149,7 @@ def _update_row(update: UpdateWork, arch: Arch) -> Row:
     }
     cycles = max(engines.values()) + arch.dram_latency_cycles
     bound = max(engines, key=lambda name: engines[name])
-    return _plain_row(update.layer, "OPT", "update", "update", cycles, bound, update.dram_bytes)
+    return _plain_row(update.layer, str(Stage.OPTIMIZER), "update", "update", cycles, bound, update.dram_bytes)
 
 
 def _plain_row(name: str, stage: str, part: str, engine: str, cycles: int, bound: str, dram_bytes: int) -> Row:

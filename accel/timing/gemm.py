@@ -8,10 +8,10 @@ from accel.jit import kernel
 from accel.timing.array import (
     ceil_div,
     os_compute_cycles,
-    os_end_cycles,
+    os_run_cycles,
     os_slot_cycles,
     ws_compute_cycles,
-    ws_end_cycles,
+    ws_run_cycles,
     ws_slot_cycles,
 )
 from accel.timing.engines import dma_cycles, sore_cycles, vector_cycles
@@ -136,13 +136,13 @@ def array_cycles(machine: Machine, product: Product, tiling: Tiling) -> ArrayCyc
         compute = os_compute_cycles(rows, cols, lanes, row_lanes, dim_m, dim_n, steps, count)
         slots = os_slot_cycles(rows, cols, lanes, row_lanes, drain_lanes, dim_m, dim_n, steps, count)
         latency = machine.multiplier_latency
-        ends = os_end_cycles(rows, cols, lanes, row_lanes, drain_lanes, latency, dim_m, dim_n, steps)
+        run = os_run_cycles(rows, cols, lanes, row_lanes, drain_lanes, latency, dim_m, dim_n, steps, count)
     else:
         chunk, latency = tiling.tile_m, machine.multiplier_latency
         compute = ws_compute_cycles(rows, cols, lanes, row_lanes, dim_m, dim_n, groups, keep, chunk, count)
         slots = ws_slot_cycles(rows, cols, lanes, row_lanes, dim_m, dim_n, groups, keep, chunk, count)
-        ends = ws_end_cycles(rows, cols, lanes, row_lanes, latency, dim_m, dim_n, groups, keep, chunk)
-    return ArrayCycles(compute, slots, slots + ends)
+        run = ws_run_cycles(rows, cols, lanes, row_lanes, latency, dim_m, dim_n, groups, keep, chunk, count)
+    return ArrayCycles(compute, slots, run)
 
 
 @kernel

@@ -292,8 +292,8 @@ def test_bounds_come_from_nonzeros_and_from_bytes_moved_once():
 
 
 def test_a_product_too_large_to_be_counted_is_refused():
-    shape = GemmShape(2**20, 2**20, 1, 2**18)
-    gemm = Gemm("fc", Stage.FORWARD, "", shape, Operand("X", 2**18, 2**20), Operand("W", 2**18, 2**20))
-    message = f"layer fc: FF must have less than 2**58 multiply-accumulates, not {2**58}; lower the batch"
+    shape = GemmShape(2**20, 2**20, 1, 2**12)
+    gemm = Gemm("fc", Stage.FORWARD, "", shape, Operand("X", 2**12, 2**20), Operand("W", 2**12, 2**20))
+    message = f"layer fc: FF must have less than 2**52 multiply-accumulates, not {2**52}; lower the batch"
     with pytest.raises(ScheduleError, match=f"^{re.escape(message)}$"):
         gemm.checked()
