@@ -29,13 +29,13 @@ def console(stderr: bool = False) -> Console:
 
 
 def print_report(report: Report, out: Console, all_layers: bool) -> None:
-    """Print what a step costs, stage by stage and layer by layer, and what holds it back."""
+    """Print what a step costs, layer by layer and stage by stage; last, where a terminal shows it, what holds it back."""
     title = f"{report.network} on {report.arch}: {_what(report)}, batch {report.batch}, {report.optimizer}"
     out.print(title, style="bold")
-    out.print(_headline(report), style="bold")
-    out.print(_stage_table(report))
     rows = list(report.rows) if all_layers else sorted(report.rows, key=lambda row: -row.cycles)[:12]
     out.print(_row_table(report, rows, "every row of the step, in order" if all_layers else "the rows that take most"))
+    out.print(_stage_table(report))
+    out.print(_headline(report), style="bold")
     if any(abs(points) >= SHOWN_POINTS for points in report.speedup_losses().values()):
         out.print(_loss_sentence(report))
     out.print(_memory_sentence(report))
