@@ -98,18 +98,17 @@ class _Array(ABC):
 
 
 class _OsArray(_Array):
-    """Sums stay: they are captured after the last step and drain south, chain d serving the rows r with r % drain_lanes = d."""
+    """Sums stay and leave by drain chains that shift south in every cycle.
+
+    Chain d serves the rows r with r % drain_lanes = d: such a row has lanes + 1 of its registers, the others one. A finished
+    sum enters the first register of its row; in all other cycles that register takes the word from the row above.
+    """
 
     def __init__(self, form: ArrayForm, run: RunShape) -> None:
         super().__init__(form, run.group)
         shape = (form.rows, form.cols)
         self.held_entries = np.full(shape, NO_ENTRY)
-        self.capture_tag = np.full((*shape, form.lanes), -1)
-        self.capture = np.zeros((*shape, form.lanes), np.float32)
-        self.drain_tag = np.full((form.drain_lanes, *shape), -1)
-        self.drain = np.zeros((form.drain_lanes, *shape), np.float32)
-        self.drain_count = np.full(shape, -1)
-        self.drain_wait = (self.at_row // form.drain_lanes) * form.lanes
+        self.row_chains = [_RowChains(form, row) for row in range(form.rows)]
 
     def entry_in_use(self) -> Records:
         arrived = self.entries["tile"] >= 0
@@ -120,41 +119,46 @@ class _OsArray(_Array):
         return np.zeros_like(sums)
 
     def bottom(self) -> tuple[NDArray[np.int64], Float32s]:
-        return self.drain_tag[:, -1], self.drain[:, -1]
+        return self.row_chains[-1].output()
 
     def collect(self, control: Records, sums: Float32s) -> None:
-        self.drain_tag = _shift(self.drain_tag, -1, axis=1)
-        self.drain = _shift(self.drain, 0, axis=1)
-        self._inject()
-        finished = control["last"]
-        if finished.any():
-            self._capture(finished, control[finished], sums[finished])
-
-    def _inject(self) -> None:
-        """Move the next captured sum of each draining PE into its chain, counting from the cycle lane 0 became visible."""
-        lane = self.drain_count - self.drain_wait
-        row, col = np.nonzero((self.drain_count >= 0) & (lane >= 0))
-        lane, chain = lane[row, col], row % self.form.drain_lanes
-        assert (self.capture_tag[row, col, lane] >= 0).all(), "drained before captured"
-        assert (self.drain_tag[chain, row, col] < 0).all(), "two words in one drain register"
-        self.drain_tag[chain, row, col] = self.capture_tag[row, col, lane]
-        self.drain[chain, row, col] = self.capture[row, col, lane]
-        self.capture_tag[row, col, lane] = -1
-        self.drain_count[self.drain_count >= 0] += 1
-        self.drain_count[self.drain_count == self.drain_wait + self.form.lanes] = -1
-
-    def _capture(self, finished: NDArray[np.bool_], control: Records, sums: Float32s) -> None:
-        lane = control["lane"]
-        assert (self.capture_tag[finished, lane] < 0).all(), "captured before drained"
-        self.capture_tag[finished, lane] = _tag(control, self.form.rows, self.form.lanes)
-        self.capture[finished, lane] = sums
-        starts = finished.copy()
-        starts[finished] = lane == 0
-        assert (self.drain_count[starts] < 0).all(), "two drains at once"
-        self.drain_count[starts] = 0
+        tags = np.where(control["last"], _tag(control, self.form.rows, self.form.lanes), -1)
+        for row in reversed(range(self.form.rows)):  # from the bottom up: each row takes what the row above showed
+            self.row_chains[row].shift(self.row_chains[row - 1].output() if row else None, tags[row], sums[row])
 
     def holds_results(self) -> bool:
-        return bool((self.capture_tag >= 0).any() or (self.drain_tag >= 0).any())
+        return any(chains.holds_results() for chains in self.row_chains)
+
+
+class _RowChains:
+    """The registers of one PE row in all drain chains, (drain_lanes, cols) wide."""
+
+    def __init__(self, form: ArrayForm, row: int) -> None:
+        shape = (form.drain_lanes, form.cols)
+        self.own = row % form.drain_lanes
+        self.passing = (np.full(shape, -1), np.zeros(shape, np.float32))
+        empty = (np.full(form.cols, -1), np.zeros(form.cols, np.float32))
+        self.queue = deque([empty] * (form.lanes + 1), form.lanes + 1)
+
+    def output(self) -> tuple[NDArray[np.int64], Float32s]:
+        """Return tags and values that the row below sees, (chain, column)."""
+        tags, values = self.passing[0].copy(), self.passing[1].copy()
+        tags[self.own], values[self.own] = self.queue[-1]
+        return tags, values
+
+    def shift(self, above: tuple[NDArray[np.int64], Float32s] | None, tags: NDArray[np.int64], sums: Float32s) -> None:
+        """Step: take the sums that finish (`tags` 0 or more), else what the row above shows."""
+        if above is None:
+            above = (np.full_like(self.passing[0], -1), np.zeros_like(self.passing[1]))
+        finishes = tags >= 0
+        assert (above[0][self.own][finishes] < 0).all(), "a sum finished while another one came down its chain"
+        self.queue.appendleft((np.where(finishes, tags, above[0][self.own]), np.where(finishes, sums, above[1][self.own])))
+        self.passing = above
+
+    def holds_results(self) -> bool:
+        """Whether a register holds a result."""
+        chain = np.delete(self.passing[0], self.own, axis=0)
+        return bool((chain >= 0).any() or any((tags >= 0).any() for tags, _ in self.queue))
 
 
 class _WsArray(_Array):

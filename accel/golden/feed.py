@@ -125,7 +125,7 @@ class Feed:
 def feed_os(form: ArrayForm, lhs: Float16s, rhs: Sequence[Entries]) -> Feed:
     """Return the feed of products run back to back with stationary outputs; arguments as in `accel.golden.array.run_os`."""
     shape = RunShape.of(lhs, rhs)
-    tiles = _os_tiles(form, shape)
+    tiles = os_tiles(form, shape)
     feed = Feed.quiet(form, shape, tiles, tiles[-1].start + shape.steps * form.lanes + max(form.rows, form.cols))
     words, entries = _padded_words(lhs, rhs, form.tile_rows), _padded_entries(form, rhs)
     for number, tile in enumerate(tiles):
@@ -137,7 +137,7 @@ def feed_os(form: ArrayForm, lhs: Float16s, rhs: Sequence[Entries]) -> Feed:
 def feed_ws(form: ArrayForm, lhs: Float16s, rhs: Sequence[Entries], m_chunk: int) -> Feed:
     """Return the feed of products run back to back with a stationary north operand; see `accel.golden.array.run_ws`."""
     shape = RunShape.of(lhs, rhs)
-    tiles = _ws_tiles(form, shape, m_chunk)
+    tiles = ws_tiles(form, shape, m_chunk)
     passes = form.rows + ceil_div(tiles[-1].rows, form.row_lanes) - 1
     feed = Feed.quiet(form, shape, tiles, tiles[-1].start + passes * shape.keep * form.lanes + form.cols)
     words, entries = _padded_words(lhs, rhs, form.row_lanes), _padded_entries(form, rhs)
@@ -147,20 +147,23 @@ def feed_ws(form: ArrayForm, lhs: Float16s, rhs: Sequence[Entries], m_chunk: int
     return feed
 
 
-def _os_tiles(form: ArrayForm, shape: RunShape) -> list[Tile]:
-    tiles, start = [], 0
+def os_tiles(form: ArrayForm, shape: RunShape) -> list[Tile]:
+    """Return the tiles of a run with stationary outputs in the order in which they run: rules 7 and 11."""
+    tiles: list[Tile] = []
+    start = 0
     for product in range(shape.count):
         for row_base in range(0, shape.dim_m, form.tile_rows):
             rows = min(form.tile_rows, shape.dim_m - row_base)
             drain_cycles = form.lanes * ceil_div(min(form.rows, rows), form.drain_lanes)
             for col_base in range(0, shape.dim_n, form.tile_cols):
                 cols = min(form.tile_cols, shape.dim_n - col_base)
+                start += max(form.lanes * shape.steps, drain_cycles) if tiles else 0
                 tiles.append(Tile(product, start, row_base, rows, col_base, cols))
-                start += max(form.lanes * shape.steps, drain_cycles)
     return tiles
 
 
-def _ws_tiles(form: ArrayForm, shape: RunShape, m_chunk: int) -> list[Tile]:
+def ws_tiles(form: ArrayForm, shape: RunShape, m_chunk: int) -> list[Tile]:
+    """Return the tiles of a run with a stationary north operand in the order in which they run: rules 13 and 17."""
     group_cycles = shape.keep * form.lanes
     turn_cycles = PSUM_TURN_CYCLES if shape.groups > form.rows else 0
     tiles, start = [], _load_cycles(form, shape)

@@ -27,7 +27,10 @@ def _rest(value: int, whole: int) -> int:
 
 @kernel
 def os_tile_cycles(lanes: int, steps: int, rows_used: int, drain_lanes: int) -> int:
-    """Return the slot of an OS tile: its compute or the drain of its `rows_used` PE rows, whichever is longer."""
+    """Return the slot of an OS tile of `rows_used` PE rows: the compute or the drain of the tile before, whichever is longer.
+
+    The words of the tile before must have passed the rows that finish sums in this one.
+    """
     return lanes * max(steps, ceil_div(rows_used, drain_lanes))
 
 
@@ -62,11 +65,15 @@ def os_end_cycles(
     dim_n: int,
     steps: int,
 ) -> int:
-    """Return the cycles of an OS run beyond its slots: pipes, the way down and across, what is left of the last drain."""
-    compute = lanes * steps
-    drain = lanes * ceil_div(min(rows, _rest(dim_m, rows * row_lanes)), drain_lanes)
-    columns = _last_columns(cols, lanes // row_lanes, dim_n, max(compute, drain))
-    return min(compute, drain) + multiplier_latency + rows + columns
+    """Return the cycles of an OS run beyond its slots: pipes, the way across, all of the way down the drain chains.
+
+    The slot of the first tile, which nothing came before, counts as an end that is less than nothing.
+    """
+    rows_of_first, rows_of_last = min(rows, dim_m), min(rows, _rest(dim_m, rows * row_lanes))
+    columns = _last_columns(cols, lanes // row_lanes, dim_n, os_tile_cycles(lanes, steps, rows_of_last, drain_lanes))
+    way_down = rows + lanes * (ceil_div(rows, drain_lanes) + 1) - 1
+    unused = os_tile_cycles(lanes, steps, rows_of_first, drain_lanes) - lanes * steps
+    return multiplier_latency + way_down + columns - unused
 
 
 @kernel

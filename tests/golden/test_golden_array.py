@@ -34,8 +34,8 @@ def start_earlier(tiles):
 
 def test_a_tile_before_the_drain_has_ended_is_caught(monkeypatch):
     check(BASE)
-    monkeypatch.setattr(feed, "_os_tiles", start_earlier(feed._os_tiles))
-    with pytest.raises(AssertionError, match=r"^two drains at once"):
+    monkeypatch.setattr(feed, "os_tiles", start_earlier(feed.os_tiles))
+    with pytest.raises(AssertionError, match=r"^a sum finished while another one came down its chain"):
         check(BASE)
 
 

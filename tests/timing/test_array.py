@@ -42,13 +42,13 @@ def test_closed_form_and_bits_equal_the_register_model_at_length(part):
 @pytest.mark.parametrize(
     ("case", "cycles"),
     [
-        # Port 0, adder input 1, sum 2, capture 3, drain register 4.
+        # Port 0, adder input 1, sum 2, the two drain registers 3 and 4.
         (ONE_PE, 5),
         # Entry 0, port 1, adder input 2, sum 3, bottom register 4.
         (replace(ONE_PE, dataflow="WS"), 5),
-        # Two steps of two lanes: sums at 5 and 6 + 1 row; the second row's two words follow the first row's at the bottom.
-        (replace(ONE_PE, form=ArrayForm(2, 1, 2, 1, 1), dim_m=2, dim_n=2, k_inner=2), 12),
-        # Three tiles of one step each, drained in 2 rows * 1 lane: 0, 2, 4; the last sum at 6, 2 + 1 on its way, 1 slot later.
+        # Two steps of two lanes: row 0's last sum at 6, then three drain registers in each of two rows.
+        (replace(ONE_PE, form=ArrayForm(2, 1, 2, 1, 1), dim_m=2, dim_n=2, k_inner=2), 13),
+        # Three tiles of one step each, drained in 2 rows * 1 lane: 0, 2, 4; the last sum of row 0 at 6, then 2 * 2 registers.
         (replace(ONE_PE, form=ArrayForm(2, 1, 1, 1, 1), dim_m=2, dim_n=3), 11),
         # Last tile uses one of 9 columns; the tile before it started 1 cycle earlier and ends 7 cycles later.
         (replace(ONE_PE, form=ArrayForm(1, 9, 1, 1, 1), dim_n=10), 13),
