@@ -52,7 +52,7 @@ def simulate(
     dense_layers: Sequence[str] | None = None,
     optimizer: str = "sgd",
     pregenerate: bool = True,
-    baseline: bool = True,
+    baseline: bool | Report = True,
     allow_ops: Sequence[str] = (),
 ) -> Report:
     """Return what one training step of `network` costs on `arch`.
@@ -60,7 +60,8 @@ def simulate(
     `network` is a shipped network's name, a trace file or a `Trace`; `arch` a preset's name, a TOML file or an `Arch`.
     `pattern` is kept:group. `dense_layers` are name patterns of weight layers that stay dense (default: the first one).
     `pregenerate` writes compact weights in the update; without it SORE prunes them on every load. `baseline` also runs dense
-    training, for the speedup. Raises `ConfigError`, `TraceError` or `ScheduleError` for what cannot be.
+    training, for the speedup; the `baseline` of another report on the same network, machine, batch and optimizer is taken as
+    it is. Raises `ConfigError`, `TraceError` or `ScheduleError` for what cannot be.
     """
     trace, machine = resolve_trace(network, allow_ops), resolve_arch(arch)
     nm_pattern = NMPattern.parse(pattern) if isinstance(pattern, str) else pattern
@@ -77,12 +78,25 @@ def simulate(
     if chosen.name != "dense":
         machine.run_pattern(nm_pattern)
     report = _report(trace, machine, options)
+    if isinstance(baseline, Report):
+        return replace(report, baseline=_checked_baseline(baseline, report))
     if not baseline:
         return report
     if options.pattern.is_dense:
         return replace(report, baseline=report)
     dense = replace(options, method=named_method("dense"), pattern=DENSE)
     return replace(report, baseline=_report(trace, machine, dense))
+
+
+def _checked_baseline(baseline: Report, report: Report) -> Report:
+    """Return `baseline` if it is dense training of what `report` trains, where and as `report` does."""
+    same = ("network", "arch", "clock_hz", "pes", "batch", "optimizer")
+    if baseline.pattern != "dense" or any(getattr(baseline, name) != getattr(report, name) for name in same):
+        wanted, found = (
+            f"{part.network} on {part.arch} at batch {part.batch} with {part.optimizer}" for part in (report, baseline)
+        )
+        raise ConfigError(f"baseline must be dense training of {wanted}, not {baseline.method} training of {found}")
+    return baseline
 
 
 def _report(trace: Trace, arch: Arch, options: Options) -> Report:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -37,8 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"accel: output cannot be written: {error.strerror}", file=sys.stderr)
         _close_output()
         return USER_ERROR
-    except KeyboardInterrupt:
-        print("accel: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"accel: {str(stop) or 'interrupted'}", file=sys.stderr)
         return INTERRUPTED
     return 0
 
@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_simulate(commands)
     _add_compare(commands)
     _add_trace(commands)
+    _add_experiment(commands)
     _add_listings(commands)
     importer = commands.add_parser("import", help="turn another tool's network description into a trace")
     importer.add_argument("format", choices=["scalesim"], help="scalesim: a topology CSV, convolution or GEMM form")
@@ -148,6 +149,28 @@ def _add_trace(commands: argparse._SubParsersAction[_Parser]) -> None:
     command.set_defaults(run=_trace)
 
 
+def _add_experiment(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = commands.add_parser(
+        "experiment",
+        help="what sparse training costs in accuracy, on small networks and tasks",
+        description="Train small networks by several methods and say what each costs and gains; stopped, go on where it was.",
+        allow_abbrev=False,
+    )
+    command.add_argument("-o", "--output", type=Path, default=Path("experiment"), metavar="FOLDER", help="default %(default)s")
+    command.add_argument("--tasks", default="", metavar="TASK[,TASK]", help="digits, waves (default: all)")
+    command.add_argument("--networks", default="", metavar="NET[,NET]", help="cnn, vit (default: all)")
+    command.add_argument(
+        "--methods", default="", metavar="NAME[,NAME]", help="for example 'dense,bdwp 2:8' (default: four methods and dense)"
+    )
+    command.add_argument("--numerics", default="fp32", metavar="NAME[,NAME]", help="fp32, autocast, machine (default fp32)")
+    command.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds of each setting (default %(default)s)")
+    command.add_argument("--epochs", type=int, metavar="N", help="default: 20 for cnn, 40 for vit")
+    command.add_argument("--arch", default=DEFAULT_ARCH, metavar="NAME|FILE.toml", help="machine whose seconds are counted")
+    command.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: all CPUs)")
+    command.add_argument("--quick", action="store_true", help="two seeds, two epochs, 256 samples: to see that it works")
+    command.set_defaults(run=_experiment)
+
+
 def _add_listings(commands: argparse._SubParsersAction[_Parser]) -> None:
     commands.add_parser("networks", help="list the networks that ship with the package").set_defaults(run=_list_networks)
     archs = commands.add_parser("archs", help="list the machines, or print one as TOML")
@@ -163,7 +186,7 @@ def _simulate(options: argparse.Namespace) -> None:
         _check_writable(file)
     from accel import api, text
 
-    def run(pregenerate: bool) -> Report:
+    def run(pregenerate: bool, baseline: bool | Report) -> Report:
         return api.simulate(
             options.network,
             options.arch,
@@ -173,13 +196,14 @@ def _simulate(options: argparse.Namespace) -> None:
             dense_layers=_dense_layers(options.dense_layers),
             optimizer=options.optimizer,
             pregenerate=pregenerate,
-            baseline=not options.no_baseline,
+            baseline=baseline,
             allow_ops=_names(options.allow_ops),
         )
 
     with _waiting():
-        choices = {"on": [True], "off": [False], "auto": [True, False]}[options.pregenerate]
-        report = min((run(choice) for choice in choices), key=lambda report: report.cycles)
+        report = run(options.pregenerate != "off", not options.no_baseline)
+        if options.pregenerate == "auto":  # dense training has no compact weights: it is the same with either
+            report = min(report, run(False, report.baseline or False), key=lambda report: report.cycles)
     outputs = {options.json: report.to_json, options.csv: report.to_csv}
     if "-" not in outputs:
         text.print_report(report, text.console(), options.layers)
@@ -265,13 +289,33 @@ def _import(options: argparse.Namespace) -> None:
 
 def _trace(options: argparse.Namespace) -> None:
     _check_writable(options.output)
-    from accel.models.target import trace_target
+    with _stages("importing PyTorch") as show:
+        from accel.models.target import trace_target
 
-    trace = trace_target(
-        options.target, options.input, name=options.name, loss=options.loss, allow_ops=_names(options.allow_ops)
-    )
+        allow_ops = _names(options.allow_ops)
+        trace = trace_target(
+            options.target, options.input, name=options.name, loss=options.loss, allow_ops=allow_ops, show=show
+        )
     trace.save(options.output)
     print(f"{options.output}: {len(trace.layers)} layers", file=sys.stderr)
+
+
+def _experiment(options: argparse.Namespace) -> None:
+    from accel import api, plot, text
+    from accel.models import experiment
+    from accel.models.results import summarize, summary_table
+
+    seeds, epochs, samples = (2, 2, 256) if options.quick else (options.seeds, options.epochs, 0)
+    tasks, nets, methods, numerics = map(_names, (options.tasks, options.networks, options.methods, options.numerics))
+    runs = experiment.plan(tasks, nets, methods, numerics, seeds, epochs, samples)
+    step_seconds = experiment.step_seconds_on(api.simulate, api.resolve_arch(options.arch))
+    plots = experiment.Plots(plot.plot_accuracy_per_epoch, plot.plot_accuracy_per_second)
+    try:
+        rows = experiment.run_experiment(runs, options.output, step_seconds, plots, options.jobs)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"stopped; the finished runs are in {options.output}: start again to go on") from None
+    header, *lines = summary_table(summarize(rows))
+    text.print_listing(header, lines, text.console())
 
 
 def _waiting() -> AbstractContextManager[object]:
@@ -283,6 +327,20 @@ def _waiting() -> AbstractContextManager[object]:
 
     what = "compiling the closed forms, once for this version (about 10 s)" if is_cache_empty() else "scheduling and simulating"
     return console(stderr=True).status(what)
+
+
+@contextmanager
+def _stages(first: str) -> Iterator[Callable[[str], None]]:
+    """Show on a terminal what is going on; what is handed out changes the text."""
+    if not sys.stderr.isatty():
+        yield lambda stage: None
+        return
+    from accel.text import console
+
+    out = console(stderr=True)
+    out.file = sys.stderr  # this very file: tracing keeps what others write to sys.stderr off the terminal
+    with out.status(first) as status:
+        yield status.update
 
 
 def _names(text: str) -> list[str]:

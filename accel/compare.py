@@ -69,9 +69,12 @@ def compare(
         )
     runs = [(change, name, pattern) for change in CHANGES for pattern in parsed for name in traces]
     found: dict[tuple[str, str], list[Report]] = {}
+    baselines: dict[tuple[str, Arch], Report | None] = {}  # patterns that run on one machine share them
     for change, name, pattern in track(runs):
         machine = _changed(_machine_for(arch, parsed[pattern]), CHANGES[change])
-        found.setdefault((change, pattern), []).append(_run(traces[name], machine, method, pattern, batch))
+        report = _run(traces[name], machine, method, pattern, batch, baselines.get((name, machine)))
+        baselines[name, machine] = report.baseline
+        found.setdefault((change, pattern), []).append(report)
     unchanged = next(iter(CHANGES))
     return Comparison(
         method,
@@ -80,9 +83,9 @@ def compare(
     )
 
 
-def _run(trace: Trace, arch: Arch, method: str, pattern: str, batch: int | None) -> Report:
+def _run(trace: Trace, arch: Arch, method: str, pattern: str, batch: int | None, baseline: Report | None) -> Report:
     size = DEFAULT_BATCHES.get(trace.name, DEFAULT_BATCH) if batch is None else batch
-    return simulate(trace, arch, method=method, pattern=pattern, batch=size)
+    return simulate(trace, arch, method=method, pattern=pattern, batch=size, baseline=baseline or True)
 
 
 def _mean_speedup(reports: Sequence[Report]) -> float:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from accel.errors import ConfigError
 from accel.models.results import Curve
+from accel.units import ceil_div
+
+try:
+    from matplotlib.figure import Figure
+except ImportError:
+    raise ConfigError(
+        "plots need matplotlib, which is not installed; install it with: pip install 'nm-accel[experiment]'"
+    ) from None
 
 
 def plot_accuracy_per_epoch(panels: Mapping[str, Sequence[Curve]], path: Path) -> None:
-    """Draw test accuracy over epochs, one panel for each title, into an image file."""
+    """Draw test accuracy over epochs, one panel for each title (at least one), into an image file."""
     _plot_accuracy(panels, "epoch", path)
 
 
@@ -34,15 +41,11 @@ def _plot_accuracy(panels: Mapping[str, Sequence[Curve]], x_label: str, path: Pa
     figure.savefig(path, dpi=120)
 
 
-def _figure(panels: int) -> Any:
+def _figure(panels: int) -> Figure:
     """Return a figure with so many axes, two in a row."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ConfigError("plots need matplotlib, which is not installed; pip install matplotlib") from None
     columns = min(2, panels)
-    rows = -(-panels // max(1, columns))
-    figure = Figure(figsize=(6 * max(1, columns), 4 * max(1, rows)), layout="constrained")
+    rows = ceil_div(panels, columns)
+    figure = Figure(figsize=(6 * columns, 4 * rows), layout="constrained")
     for index in range(panels):
         figure.add_subplot(rows, columns, index + 1)
     return figure

@@ -48,14 +48,13 @@ class NMPattern:
         return self.keep == self.group
 
     @property
-    def density(self) -> float:
-        """Fraction of elements kept, in (0, 1]."""
-        return self.keep / self.group
-
-    @property
     def index_bits(self) -> int:
         """Bits that say where in its group a kept element stands; 0 when dense (nothing to say)."""
         return 0 if self.is_dense else ceil_log2(self.group)
+
+    def compact_bits(self, elems: int, value_bits: int) -> int:
+        """Return the bits of `elems` elements, a multiple of the group, stored as their kept values with indices."""
+        return elems // self.group * self.keep * (value_bits + self.index_bits)
 
     def on_machine(self, machine_group: int) -> NMPattern:
         """Return the same density as a pattern of the machine's group: 2:4 on group 8 runs as 4:8."""

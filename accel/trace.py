@@ -315,13 +315,13 @@ class Trace(Checked):
     @property
     def parameters(self) -> int:
         """Trained and frozen parameters, shared ones once."""
-        found: dict[str, int] = {}
+        found: Counter[tuple[str, str]] = Counter()
         for layer in self.layers:
-            if isinstance(layer, WeightLayer):
-                found.setdefault(layer.weight or layer.name, layer.weight_elems + layer.bias_elems)
-            elif isinstance(layer, Vector):
-                found.setdefault(layer.weight or layer.name, layer.params)
-        return sum(found.values())
+            if isinstance(layer, WeightLayer | Vector):
+                name = layer.weight or layer.name
+                weight, bias = (layer.params, 0) if isinstance(layer, Vector) else (layer.weight_elems, layer.bias_elems)
+                found |= Counter({(name, "weight"): weight, (name, "bias"): bias})
+        return found.total()
 
     @classmethod
     def from_fields(cls, fields: Any, source: str, allow_ops: frozenset[str] = frozenset()) -> Trace:

@@ -106,6 +106,27 @@ def test_without_a_baseline_there_is_no_speedup():
     assert report.to_dict()["baseline"] is None
 
 
+def test_a_baseline_may_come_from_another_report():
+    first = simulate("mlp", batch=2, pattern="2:4")
+    report = simulate("mlp", batch=2, pregenerate=False, baseline=first.baseline)
+    assert report.baseline is first.baseline
+    assert report.speedup_over_dense == simulate("mlp", batch=2, pregenerate=False).speedup_over_dense
+
+
+@pytest.mark.parametrize("fields", [{"batch": 4}, {"optimizer": "adam"}, {"arch": EDGE}])
+def test_a_baseline_of_something_else_is_refused(fields):
+    baseline = simulate("mlp", method="dense", **{"batch": 2, **fields}, baseline=False)
+    found = f"mlp on {baseline.arch} at batch {baseline.batch} with {baseline.optimizer}"
+    message = f"baseline must be dense training of mlp on sat-vcu1525 at batch 2 with sgd, not dense training of {found}"
+    refused(lambda: simulate("mlp", batch=2, baseline=baseline), message)
+
+
+def test_a_sparse_baseline_is_refused():
+    sparse = simulate("mlp", batch=2, baseline=False)
+    where = "training of mlp on sat-vcu1525 at batch 2 with sgd"
+    refused(lambda: simulate("mlp", batch=2, baseline=sparse), f"baseline must be dense {where}, not bdwp {where}")
+
+
 def test_a_pattern_that_keeps_all_is_dense_training():
     dense, kept = (simulate("mlp", method=method, pattern="dense", batch=2) for method in ("dense", "bdwp"))
     assert kept.cycles == dense.cycles

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from accel import networks
+from accel import api, compare, networks
 from accel.cli import main
 from accel.presets import preset
 
@@ -90,6 +90,27 @@ def test_compare_prints_speedup_cap_losses_and_sensitivity(capsys):
     out = capsys.readouterr().out
     for text in ("MAC cap", "sat-vcu1525-g16", "points of speedup lost", "DRAM x 1/2"):
         assert text in out
+
+
+def test_dense_training_is_simulated_once_for_all_that_share_it(capsys, monkeypatch):
+    runs = []
+    monkeypatch.setattr(api, "_report", lambda *parts, run=api._report: (runs.append(parts[2].method.name), run(*parts))[1])
+    main(["simulate", "mlp", "--pregenerate", "auto"])
+    assert sorted(runs) == ["bdwp", "bdwp", "dense"]
+    runs.clear()
+    main(["compare", "mlp", "--patterns", "2:4,2:8,2:16", "--batch", "4"])
+    machines = 2 * len(compare.CHANGES)  # 2:16 runs on one with larger groups
+    assert (runs.count("dense"), runs.count("bdwp")) == (machines, 3 * len(compare.CHANGES))
+
+
+def test_the_help_of_the_experiment_needs_no_pytorch():
+    code = (
+        "import sys; sys.modules['torch'] = sys.modules['numpy'] = None; "
+        "from accel.cli import main; main(['experiment', '--help'])"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "--methods" in shown.stdout
 
 
 @pytest.mark.parametrize("command", ["networks", "archs", "methods"])

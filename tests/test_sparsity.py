@@ -35,7 +35,6 @@ def test_text_reads_back_to_the_same_pattern(pattern):
 def test_keeping_all_is_dense(text):
     pattern = NMPattern.parse(text)
     assert pattern.is_dense
-    assert pattern.density == 1
     assert pattern.index_bits == 0
     assert str(pattern) == "dense"
 
@@ -70,7 +69,6 @@ def test_survivors_equal_a_count(pattern, elems):
 @given(patterns())
 def test_a_whole_group_keeps_its_share(pattern):
     assert pattern.kept_of(3 * pattern.group) == 3 * pattern.keep
-    assert pattern.density == pattern.keep / pattern.group
 
 
 @given(patterns())
@@ -79,11 +77,16 @@ def test_index_bits_tell_every_place_in_a_group_apart(pattern):
         assert 2**pattern.index_bits >= pattern.group > 2 ** (pattern.index_bits - 1)
 
 
+@given(patterns(), st.integers(0, 9))
+def test_a_compact_group_holds_its_kept_values_and_where_they_stand(pattern, groups):
+    entries = [pattern.index_bits + 16 for _ in range(groups) for _ in range(pattern.keep)]
+    assert pattern.compact_bits(groups * pattern.group, value_bits=16) == sum(entries)
+
+
 @given(patterns(), st.integers(1, 8))
 def test_a_pattern_runs_as_its_multiple(pattern, scale):
     run = pattern.on_machine(scale * pattern.group)
     assert run == NMPattern(scale * pattern.keep, scale * pattern.group)
-    assert run.density == pattern.density
 
 
 @pytest.mark.parametrize(("text", "machine_group"), [("2:8", 4), ("1:3", 8), ("2:16", 8)])

@@ -11,7 +11,7 @@ import numpy as np
 from accel.arch import Arch
 from accel.dataflow.search import BEST_DTYPE, GEMM_DTYPE, NOT_FOUND, search_gemms
 from accel.errors import ScheduleError
-from accel.gemm import Gemm, Operand
+from accel.gemm import FP16_BITS, Gemm, Operand
 from accel.schedule import GemmCost, Mapping, Schedule, ScheduledGemm, Search, Step
 from accel.timing.gemm import DATAFLOW_NAMES, LOOP_ORDERS, Machine
 from accel.units import ceil_div
@@ -38,7 +38,7 @@ def schedule_gemms(gemms: Sequence[Gemm], arch: Arch) -> list[ScheduledGemm]:
     """Return each product with its fastest mapping; equal products are searched once."""
     for gemm in gemms:
         arch.run_pattern(gemm.pattern)
-    keys = [_search_fields(gemm) for gemm in gemms]
+    keys = [_search_fields(gemm, arch.group) for gemm in gemms]
     distinct = list(dict.fromkeys(keys))
     found = {key: _Found(best, arch) for key, best in zip(distinct, _search(distinct, arch), strict=True)}
     return [found[key].scheduled(gemm) for gemm, key in zip(gemms, keys, strict=True)]
@@ -75,16 +75,17 @@ def machine_of(arch: Arch) -> Machine:
     )
 
 
-def _search_fields(gemm: Gemm) -> tuple[int, ...]:
+def _search_fields(gemm: Gemm, group: int) -> tuple[int, ...]:
     shape = gemm.shape
     own = (shape.m, shape.n, shape.k_taps, shape.k_inner, shape.count, shape.macs, gemm.out_bits, gemm.out_elems)
-    return own + _operand_fields(gemm.lhs) + _operand_fields(gemm.rhs)
+    return own + _operand_fields(gemm.lhs, group) + _operand_fields(gemm.rhs, group)
 
 
-def _operand_fields(operand: Operand) -> tuple[int, ...]:
+def _operand_fields(operand: Operand, group: int) -> tuple[int, ...]:
     pattern = operand.pattern
     storage = (operand.row_elems, operand.distinct, operand.halo_elems, operand.chunk_scale)
-    return (*storage, pattern.keep, pattern.group, pattern.index_bits, int(operand.prune_online))
+    compact_bits = 0 if pattern.is_dense or operand.prune_online else pattern.compact_bits(group, FP16_BITS)
+    return (*storage, pattern.keep, pattern.group, compact_bits)
 
 
 class _Found:

@@ -40,12 +40,15 @@ from accel.timing.gemm import (
     vector_unit_cost,
 )
 
-_OPERAND_FIELDS = ("row_elems", "distinct", "halo_elems", "chunk_scale", "keep", "group", "index_bits", "online")
+_OPERAND_FIELDS = ("row_elems", "distinct", "halo_elems", "chunk_scale", "keep", "group", "compact_bits")
 GEMM_DTYPE = np.dtype(
     [(name, np.int64) for name in ("m", "n", "k_taps", "k_inner", "count", "macs", "out_bits", "out_elems")]
     + [(f"{side}_{name}", np.int64) for side in ("lhs", "rhs") for name in _OPERAND_FIELDS]
 )
-"""One product, as the search reads it; an operand's keep and group are its pattern's, 1 and 1 if dense."""
+"""One product, as the search reads it; an operand's keep and group are its pattern's, 1 and 1 if dense.
+
+`compact_bits` are those of a compact group of the machine's size, 0 where the operand is stored dense.
+"""
 
 BEST_DTYPE = np.dtype(
     [(name, np.int64) for name in ("dataflow", "swapped", "row_lanes", "run_keep", "run_group")]
@@ -74,19 +77,16 @@ def _make_side(
     distinct: int,
     halo_elems: int,
     chunk_scale: int,
+    sparse: bool,
+    compact_bits: int,
     group: int,
-    keep: int,
-    pattern_group: int,
-    index_bits: int,
-    compact: bool,
     groups: int,
 ) -> Side:
-    """Return an operand as it enters the array: `group` elements of 16 bits, or its kept values with indices if compact."""
-    if compact:
-        group_bits = (group // pattern_group) * keep * (16 + index_bits)
-        return Side(size, distinct, groups * group_bits, 0, group_bits, False)
+    """Return an operand as it enters the array: `group` elements of 16 bits, or `compact_bits` of them if it is compact."""
+    if compact_bits:
+        return Side(size, distinct, groups * compact_bits, 0, compact_bits, False)
     group_bits = max(group * 16 * chunk_scale, ceil_div(row_elems * 16, groups))
-    return Side(size, distinct, row_elems * 16, halo_elems * 16, group_bits, keep < pattern_group)
+    return Side(size, distinct, row_elems * 16, halo_elems * 16, group_bits, sparse)
 
 
 @kernel
@@ -94,12 +94,12 @@ def _make_product(gemm: Record, swapped: int, group: int) -> Product:
     """Return the product with lhs west, or north if `swapped`, run in groups of `group` along k."""
     groups = gemm.k_taps * ceil_div(gemm.k_inner, group)
     lhs = _make_side(
-        gemm.m, gemm.lhs_row_elems, gemm.lhs_distinct, gemm.lhs_halo_elems, gemm.lhs_chunk_scale, group,
-        gemm.lhs_keep, gemm.lhs_group, gemm.lhs_index_bits, gemm.lhs_keep < gemm.lhs_group and gemm.lhs_online == 0, groups,
+        gemm.m, gemm.lhs_row_elems, gemm.lhs_distinct, gemm.lhs_halo_elems, gemm.lhs_chunk_scale,
+        gemm.lhs_keep < gemm.lhs_group, gemm.lhs_compact_bits, group, groups,
     )  # fmt: skip
     rhs = _make_side(
-        gemm.n, gemm.rhs_row_elems, gemm.rhs_distinct, gemm.rhs_halo_elems, gemm.rhs_chunk_scale, group,
-        gemm.rhs_keep, gemm.rhs_group, gemm.rhs_index_bits, gemm.rhs_keep < gemm.rhs_group and gemm.rhs_online == 0, groups,
+        gemm.n, gemm.rhs_row_elems, gemm.rhs_distinct, gemm.rhs_halo_elems, gemm.rhs_chunk_scale,
+        gemm.rhs_keep < gemm.rhs_group, gemm.rhs_compact_bits, group, groups,
     )  # fmt: skip
     if swapped:
         pattern_keep, pattern_group = gemm.lhs_keep, gemm.lhs_group

@@ -41,7 +41,7 @@ class Updates:
             if options.pregenerate and not pattern.is_dense:
                 groups = elems // inner * ceil_div(inner, options.word_elems)
                 sore_groups += groups
-                copy_bits += groups * (options.word_elems // pattern.group) * pattern.keep * (FP16_BITS + pattern.index_bits)
+                copy_bits += groups * pattern.compact_bits(options.word_elems, FP16_BITS)
         trained = [layer for layer in users if layer.trainable]
         return self._update((trained or users)[0], elems + bias_elems, ceil_div(copy_bits, 8), sore_groups)
 

@@ -44,10 +44,10 @@ class Entries:
 
 def split_groups(matrix: NDArray[_Scalar], k_taps: int, group: int, fill: float = 0) -> NDArray[_Scalar]:
     """Return `matrix` (..., dim_k) as (..., groups, group), the last group of each of `k_taps` taps padded with `fill`."""
-    taps = matrix.reshape(*matrix.shape[:-1], k_taps, -1)
+    taps = matrix.reshape(*matrix.shape[:-1], k_taps, matrix.shape[-1] // k_taps)
     padding = [(0, 0)] * (taps.ndim - 1) + [(0, -taps.shape[-1] % group)]
     padded = np.pad(taps, padding, constant_values=fill)
-    return padded.reshape(*matrix.shape[:-1], -1, group)
+    return padded.reshape(*matrix.shape[:-1], k_taps * (padded.shape[-1] // group), group)
 
 
 def prune(matrix: Float16s, pattern: NMPattern, k_taps: int = 1) -> Entries:

@@ -96,6 +96,8 @@ def _check_matrix(name: str, matrix: Float16s) -> None:
 
 def _check_entries(entries: Entries, dim_k: int) -> None:
     pattern, k_taps = entries.pattern, entries.k_taps
+    if k_taps < 1:
+        raise ConfigError(f"entries.k_taps must be at least 1, not {k_taps}; make entries with prune")
     if dim_k % k_taps:
         raise ConfigError(f"lhs must have a multiple of k_taps ({k_taps}) columns, not {dim_k}; prune rhs with the taps of lhs")
     shape = (k_taps * ceil_div(dim_k // k_taps, pattern.group), pattern.keep, entries.dim_n)
@@ -113,6 +115,11 @@ def _check_entries(entries: Entries, dim_k: int) -> None:
 def _check_options(out_dtype: type[np.floating[Any]], threads: int | None) -> None:
     if np.dtype(out_dtype) not in (np.float32, np.float16):
         raise ConfigError(f"out_dtype must be float32 or float16, not {np.dtype(out_dtype)}")
+    check_threads(threads)
+
+
+def check_threads(threads: int | None) -> None:
+    """Refuse a number of threads below 1."""
     if threads is not None and threads < 1:
         raise ConfigError(f"threads must be at least 1, not {threads!r}; leave it out for all CPUs")
 
@@ -153,16 +160,18 @@ def _run_tiles(compute: Callable[[int, int, int], None], wide: int, tall: int, t
     strips = range(0, wide, _WIDTH)
     shares = ceil_div(threads, max(1, len(strips)))  # of a strip, so that no thread is without a tile
     tile = min(_TILE, max(_BATCH, ceil_div(ceil_div(tall, shares), _BATCH) * _BATCH))
-    tasks = iter([(strip, first, min(tile, tall - first)) for strip in strips for first in range(0, tall, tile)])
+    every = [(strip, first, min(tile, tall - first)) for strip in strips for first in range(0, tall, tile)]
+    tasks = iter(every)
+    helpers = min(threads, len(every)) - 1
 
     def work() -> None:
         for task in tasks:  # each thread takes the next one when it is done with its last
             compute(*task)
 
-    if threads == 1:
+    if helpers < 1:
         return work()
-    with ThreadPoolExecutor(threads - 1) as pool:
-        others = [pool.submit(work) for _ in range(threads - 1)]
+    with ThreadPoolExecutor(helpers) as pool:
+        others = [pool.submit(work) for _ in range(helpers)]
         work()
     for other in others:
         other.result()

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from math import prod
 from typing import Any
 
-from accel.models.drafts import Use
 from accel.models.lower import Lowering, Rule, Value
 from accel.models.products import PRODUCTS
 from accel.models.records import Call, Ref
@@ -112,14 +110,7 @@ def _move(low: Lowering, call: Call) -> Value:
     """Return the operand under another name."""
     if call.op in FRESH:
         return Value((), spread=any(value.batched or value.spread for value in low.operands(call)))
-    operands = [low.value(call.args["src"])] if call.op == "copy" else low.operands(call)
-    out = call.out[0]
-    elems = out.elems if out else 0
-    whole = low.join(operands)
-    if len(operands) == 1 and len(whole.params) == 1:
-        (use,) = whole.params
-        return replace(whole, params=(Use(use.parameter, min(elems, use.elems)),))
-    return whole
+    return low.value(call.args["src"]) if call.op == "copy" else low.join(low.operands(call))
 
 
 def _detach(low: Lowering, call: Call) -> Value:
@@ -130,8 +121,8 @@ def _same_size(low: Lowering, call: Call, op: VectorOpName) -> Value:
     return low.vector(call, op, low.operands(call), named_after_param=False)
 
 
-def _add(low: Lowering, call: Call) -> Value:
-    return low.vector(call, "add", low.operands(call))
+def _arithmetic(low: Lowering, call: Call, op: VectorOpName) -> Value:
+    return low.vector(call, op, low.operands(call))
 
 
 def _mul(low: Lowering, call: Call) -> Value:
@@ -163,10 +154,6 @@ def _batch_norm(low: Lowering, call: Call) -> Value:
 def _with_affine(low: Lowering, call: Call, name: str) -> list[Value]:
     found = [low.optional(call, argument) for argument in (name, "weight", "bias")]
     return [value for value in found if value is not None]
-
-
-def _prelu(low: Lowering, call: Call) -> Value:
-    return low.vector(call, "mul", low.operands(call))
 
 
 def _reduce(low: Lowering, call: Call) -> Value:
@@ -231,34 +218,25 @@ def _elementwise_loss(low: Lowering, call: Call, op: VectorOpName) -> Value:
     return low.vector(call, op, operands, out_elems=low.graph.batch, window=window)
 
 
-def _family(rule: Callable[..., Value], table: dict[str, Any]) -> dict[str, Rule]:
-    return {op: partial(rule, **{_LAST[rule]: value}) for op, value in table.items()}
+def _family(rule: Callable[..., Value], table: dict[str, VectorOpName]) -> dict[str, Rule]:
+    return {name: partial(rule, op=op) for name, op in table.items()}
 
-
-_LAST = {
-    _same_size: "op",
-    _norm: "op",
-    _pool: "op",
-    _adaptive_pool: "op",
-    _elementwise_loss: "op",
-    _interpolate: "taps",
-}
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(VIEWS | MOVES | FRESH, _move),
     "detach": _detach,
     **_family(_same_size, SAME_SIZE),
-    **dict.fromkeys(ADDS, _add),
+    **dict.fromkeys(ADDS, partial(_arithmetic, op="add")),
     **dict.fromkeys(MULS, _mul),
     **dict.fromkeys(DROPOUTS, _dropout),
     **_family(_norm, NORMS),
     "batch_norm": _batch_norm,
-    "prelu": _prelu,
+    "prelu": partial(_arithmetic, op="mul"),
     "_weight_norm": partial(_same_size, op="rms_norm"),
     **dict.fromkeys(REDUCTIONS, _reduce),
     **_family(_pool, POOLS),
     **_family(_adaptive_pool, ADAPTIVE_POOLS),
-    **_family(_interpolate, TAPS),
+    **{name: partial(_interpolate, taps=taps) for name, taps in TAPS.items()},
     "embedding": partial(_look_up, table="weight", indices=("indices",)),
     "index": partial(_look_up, table="self", indices=("indices",)),
     "gather": partial(_look_up, table="self", indices=("index",)),

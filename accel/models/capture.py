@@ -36,7 +36,7 @@ def capture(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str,
         raise TraceError(
             f"{name} cannot be traced: {where}: control flow must not depend on data; decide with torch.where instead"
         ) from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise TraceError(f"{name} cannot be traced: {describe(error)}") from None
     return _Reader(module, program, name).graph()
 
@@ -89,6 +89,8 @@ class _Reader:
         shape = next(iter(inputs.values()))[1].shape
         if not shape:
             raise TraceError(f"{self.name}: the first input must have a batch as its first dimension, not be a scalar")
+        if not shape[0]:
+            raise TraceError(f"{self.name}: the first input must have 1 or more samples, not 0")
         body = [node for node in self.program.graph.nodes if node.op != "placeholder"]
         self._read(body, grad=True)
         if self.dynamic:

@@ -49,6 +49,13 @@ class Draft:
     grad: bool
     operands: tuple[int, ...] = ()
     """Of a product of computed operands: how many of the inputs each of them is made of."""
+    weight_from: tuple[Source, ...] = ()
+    """What the weight is computed by. Not among the inputs: its gradient is dW, summed over the samples, and never dX."""
+
+    @property
+    def reads(self) -> tuple[Source, ...]:
+        """All that a gradient flows back to."""
+        return self.inputs + self.weight_from
 
     @property
     def is_weight_layer(self) -> bool:
@@ -92,7 +99,7 @@ class Finisher:
             key = pending.pop()
             if isinstance(key, int) and key not in found and self.drafts[key].grad:
                 found.add(key)
-                pending += [source.key for source in self.drafts[key].inputs if not source.cut]
+                pending += [source.key for source in self.drafts[key].reads if not source.cut]
         return frozenset(found)
 
     @cached_property
@@ -100,7 +107,7 @@ class Finisher:
         """The layers with something to train in them or upstream."""
         found: set[int] = set()
         for number, draft in enumerate(self.drafts):
-            if number in self._reached and (draft.trains or any(s.key in found for s in draft.inputs if not s.cut)):
+            if number in self._reached and (draft.trains or any(s.key in found for s in draft.reads if not s.cut)):
                 found.add(number)
         return frozenset(found)
 
@@ -115,7 +122,7 @@ class Finisher:
             dict.fromkeys(
                 f"{self._names[source.key]}.detach"
                 for number, draft in enumerate(self.drafts)
-                for source in draft.inputs
+                for source in self._ordered(draft)
                 if isinstance(source.key, int) and not draft.per_step and self._is_cut(number, source)
             )
         )

@@ -1,6 +1,4 @@
-"""What sparse training costs in accuracy and gains in time: small networks, small tasks, several methods and seeds.
-
-    python -m accel.models.experiment -o build/experiment
+"""What `accel experiment` does: what sparse training costs in accuracy and gains in time, on small networks and tasks.
 
 It writes `results.csv` (a row per run and epoch, as they come), `summary.csv` and two plots. Stopped and started again it goes
 on with the runs that are not finished.
@@ -8,10 +6,8 @@ on with the runs that are not finished.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import multiprocessing
-import os
 import queue
 import signal
 import sys
@@ -19,21 +15,27 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import torch
+from accel.errors import ConfigError
+
+try:
+    import torch
+except ImportError:
+    raise ConfigError(
+        "the experiment needs PyTorch, which is not installed; install it with: pip install 'nm-accel[experiment]'"
+    ) from None
+
 from torch import Tensor, nn
 
-from accel.errors import AccelError, ConfigError
 from accel.methods import METHODS
-from accel.models.export import export
+from accel.models.exporter import export
 from accel.models.results import Curve, ResultsFile, Row, Run, curves, summarize, summary_table
 from accel.models.small import DENSE_LAYERS, NETWORKS
 from accel.models.tasks import TASKS
-from accel.models.training import BATCH, NUMERICS, SETTINGS, check, data, network, train
+from accel.models.training import BATCH, SETTINGS, check, data, network, train
 
 DEFAULT_METHODS = ("dense", "bdwp 2:4", "bdwp 2:8", "sr-ste 2:8", "sdgp 2:8")
 
@@ -66,7 +68,7 @@ class Plots:
     per_second: Plot
 
 
-def step_seconds_on(simulate: Callable[..., Any], arch: str) -> StepSeconds:
+def step_seconds_on(simulate: Callable[..., Any], arch: Any) -> StepSeconds:
     """Return what exports a step's network and asks `simulate` (of `accel.api`) how long the step takes on `arch`.
 
     It cannot tell for a method that `accel.methods` does not list.
@@ -88,18 +90,22 @@ def run_experiment(
 ) -> list[Row]:
     """Train what is not finished in `folder`, write the summary and the plots, and return the rows of `runs`.
 
-    `jobs` is the number of processes. On Ctrl-C what is finished stays in the folder.
+    `jobs` is the number of processes, each of one thread. On Ctrl-C what is finished stays in the folder.
     """
+    if jobs < 1:
+        raise ConfigError(f"jobs must be at least 1, not {jobs}")
     for run in runs:
         check(run)
+    seconds = _seconds(runs, step_seconds)
     file = ResultsFile(folder / "results.csv")
+    if step_seconds is not None:
+        file.set_step_seconds(seconds)
     missing = [run for run in runs if run not in file.finished]
-    with _progress(sum(run.epochs for run in missing)) as advance:
-        seconds = _seconds(missing, step_seconds)
-        with closing(_rows([(run, seconds[run]) for run in missing], jobs)) as rows:
-            for row in rows:
-                file.append(row)
-                advance(row.run)
+    trained = _rows([(run, seconds[run]) for run in missing], jobs)
+    with _progress(sum(run.epochs for run in missing)) as advance, closing(trained) as rows:
+        for row in rows:
+            file.append(row)
+            advance(row.run)
     place = {run: index for index, run in enumerate(runs)}
     found = sorted((row for row in file.rows if row.run in place), key=lambda row: (place[row.run], row.epoch))
     with (folder / "summary.csv").open("w", newline="", encoding="utf-8") as summary:
@@ -136,6 +142,7 @@ def _step(run: Run) -> Step:
 def _rows(tasks: Sequence[tuple[Run, float | None]], jobs: int) -> Generator[Row, None, None]:
     """Yield the rows of all runs as they come."""
     if jobs == 1:
+        torch.set_num_threads(1)  # as in a process of its own: other threads sum in another order
         for run, seconds in tasks:
             yield from train(run, seconds)
         return
@@ -209,14 +216,18 @@ def plan(
     epochs: int | None = None,
     samples: int = 0,
 ) -> list[Run]:
-    """Return the runs of every combination; a method is written "bdwp 2:8". `epochs` None: what the network needs."""
+    """Return the runs of every combination, each once; a method is written "bdwp 2:8".
+
+    Without tasks, networks or methods all tasks and networks and `DEFAULT_METHODS` are taken. `epochs` None: what the network
+    needs. `samples` 0: all of the task.
+    """
     if seeds < 1 or (epochs is not None and epochs < 1):
         raise ConfigError(f"seeds and epochs must be at least 1, not {seeds} and {epochs}")
-    chosen = [method.split(" ") for method in methods]
-    if any(len(parts) != (1 if parts[0] == "dense" else 2) for parts in chosen):
+    chosen = [method.split() for method in methods or DEFAULT_METHODS]
+    if any(not parts or len(parts) != (1 if parts[0] == "dense" else 2) for parts in chosen):
         raise ConfigError(f"methods must be dense or a method and its pattern like 'bdwp 2:8', not {', '.join(methods)}")
-    combined = product(tasks, networks, chosen, numerics, range(seeds))
-    return [
+    combined = product(tasks or TASKS, networks or NETWORKS, chosen, numerics, range(seeds))
+    runs = [
         Run(
             task=task,
             network=name,
@@ -229,59 +240,4 @@ def plan(
         )
         for task, name, parts, arithmetic, seed in combined
     ]
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the experiment to a parser."""
-    parser.add_argument("-o", "--output", type=Path, default=Path("experiment"), help="folder to write to, and to go on in")
-    parser.add_argument("--tasks", type=_listed, default=[*TASKS], help=f"of {','.join(TASKS)}")
-    parser.add_argument("--networks", type=_listed, default=[*NETWORKS], help=f"of {','.join(NETWORKS)}")
-    parser.add_argument("--methods", type=_listed, default=[*DEFAULT_METHODS], help="for example 'dense,bdwp 2:8'")
-    parser.add_argument("--numerics", type=_listed, default=["fp32"], help=f"of {','.join(NUMERICS)}")
-    parser.add_argument("--seeds", type=int, default=5, help="seeds of each setting (default 5)")
-    parser.add_argument("--epochs", type=int, help="default: 20 for cnn, 40 for vit")
-    parser.add_argument("--arch", default="sat-vcu1525", help="machine whose seconds are counted")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: all CPUs)")
-    parser.add_argument("--quick", action="store_true", help="two seeds, two epochs, 256 samples: to see that it works")
-
-
-def run_command(arguments: argparse.Namespace, simulate: Callable[..., Any] | None, plots: Plots | None) -> int:
-    """Run the experiment of parsed arguments, print the table and return the exit code."""
-    if arguments.jobs < 1:
-        raise ConfigError(f"jobs must be at least 1, not {arguments.jobs}")
-    seeds, epochs, samples = (2, 2, 256) if arguments.quick else (arguments.seeds, arguments.epochs, 0)
-    runs = plan(arguments.tasks, arguments.networks, arguments.methods, arguments.numerics, seeds, epochs, samples)
-    seconds = None if simulate is None else step_seconds_on(simulate, arguments.arch)
-    torch.set_num_threads(1)
-    try:
-        rows = run_experiment(runs, arguments.output, seconds, plots, arguments.jobs)
-    except KeyboardInterrupt:
-        print(f"stopped; the finished runs are in {arguments.output}: start again to go on", file=sys.stderr)
-        return 130
-    table = summary_table(summarize(rows))
-    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
-    for line in table:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-    return 0
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line on its own, with the simulator and the plots that stand above this package."""
-    parser = argparse.ArgumentParser(prog="python -m accel.models.experiment", description=__doc__.split("\n")[0])
-    add_arguments(parser)
-    arguments = parser.parse_args(argv)
-    draw = import_module("accel.plot")  # looked up when the program runs: this package knows nothing above it
-    try:
-        plots = Plots(draw.plot_accuracy_per_epoch, draw.plot_accuracy_per_second)
-        return run_command(arguments, import_module("accel.api").simulate, plots)
-    except AccelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-
-
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",")]
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return list(dict.fromkeys(runs))

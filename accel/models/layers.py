@@ -46,6 +46,10 @@ class Training:
         """Return a copy that asks the same loss scaler and the same engine."""
         return replace(self, held=None if self.held is None else self.held.clone(), _seen=None)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled: the weight that comes with it counts its versions anew."""
+        return {**vars(self), "_seen": None}
+
     @property
     def factor(self) -> float:
         """What pruned weights are multiplied by: 0 but in the first steps of a decaying mask."""
@@ -139,10 +143,20 @@ def call(layer: Any, x: Tensor, site: Site) -> Tensor:
     return out + bias.view(-1, *[1] * len(site.stride))
 
 
-class _SparseConv(nn.modules.conv._ConvNd):
-    """The part that convolutions over 1, 2 and 3 dimensions share."""
+class _SparseLayer(nn.Module):
+    """The part that all layers of this file share."""
 
     sparse: Training
+    weight: nn.Parameter
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is copied and pickled: an update that no call has seen yet is counted first."""
+        self.sparse.count(self.weight)
+        return self.__dict__
+
+
+class _SparseConv(_SparseLayer, nn.modules.conv._ConvNd):
+    """The part that convolutions over 1, 2 and 3 dimensions share."""
 
     def site(self) -> Site:
         """Return the geometry, but for padding that is done beforehand."""
@@ -174,10 +188,8 @@ class SparseConv3d(_SparseConv, nn.Conv3d):
     """A `torch.nn.Conv3d` that trains by a recipe."""
 
 
-class SparseLinear(nn.Linear):
+class SparseLinear(_SparseLayer, nn.Linear):
     """A `torch.nn.Linear` that trains by a recipe."""
-
-    sparse: Training
 
     def site(self) -> Site:
         """Return the geometry of no dimensions."""
@@ -217,3 +229,21 @@ def make_dense(layer: Any) -> None:
     """Turn a layer of this file back into torch's."""
     del layer.sparse
     layer.__class__ = _ORIGINALS[type(layer)]
+
+
+def set_fast_paths(module: nn.Module) -> None:
+    """Let the encoders and encoder layers of `module` use torch's fused kernels only where they hold no layer of this file.
+
+    In evaluation such a kernel reads the weights of the linear layers itself instead of calling them.
+    """
+    switches = {nn.TransformerEncoder: "use_nested_tensor", nn.TransformerEncoderLayer: "activation_relu_or_gelu"}
+    parts: list[tuple[Any, str]] = [
+        (part, switch) for part in module.modules() for kind, switch in switches.items() if isinstance(part, kind)
+    ]
+    for part, switch in parts:
+        if sparse_layers(part) and not hasattr(part, "fast_path"):
+            part.fast_path = getattr(part, switch)
+            setattr(part, switch, False)
+        elif not sparse_layers(part) and hasattr(part, "fast_path"):
+            setattr(part, switch, part.fast_path)
+            del part.fast_path

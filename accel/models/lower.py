@@ -52,6 +52,17 @@ class Value:
         """Whether a gradient of it may be wanted."""
         return bool(self.sources) or any(use.parameter.trainable for use in self.params)
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether no gradient flows back from it."""
+        return bool(self.sources) and all(source.cut for source in self.sources)
+
+    def narrow(self, elems: int) -> Value:
+        """Return the value as a tensor of so many elements: of one parameter, as many of it are seen."""
+        if len(self.params) != 1:
+            return self
+        return replace(self, params=tuple(Use(use.parameter, min(elems, use.elems)) for use in self.params))
+
     def cut(self) -> Value:
         """Return the value as something that no gradient flows back through sees it."""
         frozen = tuple(Use(replace(use.parameter, trainable=False), use.elems) for use in self.params)
@@ -144,7 +155,7 @@ class Lowering:
 
     def place(self, draft: Draft, shape: Shape, batched: bool = True) -> Value:
         """Append a layer and return its result."""
-        if draft.trains or any(source.key in self.trained and not source.cut for source in draft.inputs):
+        if draft.trains or any(source.key in self.trained and not source.cut for source in draft.reads):
             self.trained.add(len(self.drafts))
         self.drafts.append(draft)
         return Value(shape, (Source(len(self.drafts) - 1),), batched=batched)
@@ -159,9 +170,8 @@ class Lowering:
         if what not in self.allow_ops:
             self.unsupported.setdefault(what, Counter())[call.site.path or self.graph.name] += 1
         joined = self.loaded(call, self.join(operands, call.out[0].shape if call.out and call.out[0] else ()))
-        if not joined.batched:
-            return joined
-        return self.place(Draft(Free, {"kind": what}, joined.sources, (), None, what, call.site, call.grad), joined.shape)
+        free = self.place(Draft(Free, {"kind": what}, joined.sources, (), None, what, call.site, call.grad), joined.shape)
+        return free if joined.batched else joined  # what is done once per step reads only what is, and a free layer is not
 
     def loaded(self, call: Call, value: Value) -> Value:
         """Return a value whose parameters have a layer of their own: a product's operand can hold none."""
@@ -200,7 +210,7 @@ class Lowering:
             read = {id(v): v.elems * share for v in operands if not v.is_constant}
         owns = list(dict.fromkeys(use for value in sorted(operands, key=lambda v: not v.is_parameter) for use in value.params))
         if not batched:
-            owns.sort(key=lambda use: -use.elems)
+            owns.sort(key=_importance)
         named_after = next((v.params[0].parameter for v in operands if v.is_parameter), None) if named_after_param else None
         fields = {
             "op": op,
@@ -239,19 +249,18 @@ class Lowering:
             return self.refuse(call, f"{call.op}.{what}", [x, weight, *([bias] if bias else [])])
         x = self.loaded(call, x)
         owns = weight.params if weight.is_parameter else self._roots(weight)
-        rides = bias is not None and not bias.batched and not (bias.trains and not any(u.parameter.trainable for u in owns))
+        trains = any(use.parameter.trainable for use in owns)
+        rides = bias is not None and not bias.batched and not bias.sources and (trains or not bias.trains)
         named_after = weight.params[0].parameter if weight.is_parameter else None
-        label = call.op
-        draft = Draft(
-            kind, {**fields, "bias": rides}, x.sources + weight.sources, owns, named_after, label, call.site, call.grad
-        )
+        fields = {**fields, "bias": rides}
+        draft = Draft(kind, fields, x.sources, owns, named_after, call.op, call.site, call.grad, weight_from=weight.sources)
         result = self.place(draft, call.out[0].shape if call.out[0] else ())
         if bias is None or rides:
             return result
         return self.vector(call, "add", [result, bias], label="bias")
 
     def _roots(self, weight: Value) -> tuple[Use, ...]:
-        """Return the largest parameter that a computed weight is made of: the weight is updated as that."""
+        """Return the largest trained parameter that a computed weight is made of: the weight is updated as that."""
         found: dict[str, Use] = {use.parameter.name: use for use in weight.params}
         pending = list(weight.sources)
         while pending:
@@ -259,7 +268,8 @@ class Lowering:
             if isinstance(key, int):
                 found |= {use.parameter.name: use for use in self.drafts[key].owns}
                 pending += self.drafts[key].inputs
-        return tuple(sorted(found.values(), key=lambda use: -use.elems)[:1])
+        roots = Value((), params=tuple(sorted(found.values(), key=_importance)[:1]))
+        return (roots.cut() if weight.is_cut else roots).params
 
     # How calls become values.
 
@@ -267,6 +277,7 @@ class Lowering:
         if call.op == "getitem":
             source, index = call.args["0"], call.args["1"]
             self.values[call.id] = (self.values[source.id][index],)
+            self.bases[call.id] = source.id
             return
         if call.op in _ONE_TO_ONE:
             pairs = zip(call.refs, call.out, strict=True)
@@ -275,7 +286,7 @@ class Lowering:
         operands = self.operands(call)
         if all(value.is_constant for value in operands):
             flow = replace(self.join(operands), shape=())
-        elif not any(call.out):
+        elif not any(call.out) and call.mutates is None:
             return
         elif call.op in self.rules:
             flow = self.rules[call.op](self, call)
@@ -285,12 +296,14 @@ class Lowering:
         for out in call.out:
             shape, is_float = (out.shape, out.is_float) if out else ((), False)
             value = replace(flow, shape=shape, spread=flow.spread or self._is_spread(call, operands))
+            if value.is_parameter:
+                value = value.narrow(prod(shape))
             results.append(value if call.grad and is_float else value.cut())
         self.values[call.id] = tuple(results)
         if call.op in self.views and call.refs:
             self.bases[call.id] = call.refs[0].id
-        if call.mutates is not None and results:
-            self._overwrite(call.mutates.id, results[0])
+        if call.mutates is not None:
+            self._overwrite(call.mutates.id, results[0] if any(call.out) else flow)
 
     def _is_spread(self, call: Call, operands: list[Value]) -> bool:
         """Return whether a dimension of one element, or a new one, becomes the batch."""
@@ -301,16 +314,35 @@ class Lowering:
         return any(new == batch and old == 1 for old, new in zip(before, out.shape, strict=False))
 
     def _overwrite(self, number: int, value: Value) -> None:
-        """Later readers of a tensor written in place, and of what it is a view of, see the new value."""
-        self.values[number] = (replace(value, shape=self.values[number][0].shape),)
+        """Later readers of a tensor written in place, of its views, and of what it is a view of, see the new value."""
+        written = {number}
+        for view, base in self.bases.items():  # in the order of the calls: a view comes after what it is a view of
+            if base in written:
+                written.add(view)
+        for one in written:
+            self.values[one] = tuple(
+                replace(value.cut() if one != number and old.is_cut else value, shape=old.shape) for old in self.values[one]
+            )
         while number in self.bases:
             number = self.bases[number]
-            self.values[number] = tuple(self.join((old, value), old.shape) for old in self.values[number])
+            self.values[number] = tuple(
+                self.join([value] if value.elems == old.elems else [old, value], old.shape) for old in self.values[number]
+            )
 
     def _loss(self, op: VectorOpName, outputs: list[Value]) -> Value:
         if len(outputs) != 1:
             raise TraceError(f"{self.graph.name}: a loss needs a module with 1 output tensor, not {len(outputs)}; return one")
         output = outputs[0]
+        dims = ("batch", "classes") if op == "cross_entropy" else ("batch",)
+        if len(output.shape) < len(dims):
+            raise TraceError(
+                f"{self.graph.name}: output must have sizes ({', '.join(dims)}) for {op}, not {output.shape}; "
+                "leave the loss out where the module returns its own"
+            )
+        if all(source.cut for source in output.sources):
+            raise TraceError(
+                f"{self.graph.name}: output must have a gradient for a loss, not be constant or detached; leave the loss out"
+            )
         if op == "cross_entropy":  # classes last, but in maps (batch, classes, height, width) where torch has them
             window = output.shape[1 if len(output.shape) > 3 else -1]
             elems = output.elems // window
@@ -339,6 +371,11 @@ class Lowering:
             f"{self.graph.name}: {len(self.unsupported)} unsupported operator{plural}: {list_sites(self.unsupported)}; "
             "add them to --allow-ops to count them as free"
         )
+
+
+def _importance(use: Use) -> tuple[bool, int]:
+    """Return what sorts trained parameters first, then large ones."""
+    return not use.parameter.trainable, -use.elems
 
 
 def _weight_fields(inner: int, outer: int, rows: int, groups: int) -> tuple[LayerType, dict[str, Any]]:

@@ -1,7 +1,7 @@
-"""Training with the machine's own arithmetic: `on_machine` makes every product of a module bit-true.
+"""Training with the machine's own arithmetic: `on_machine` makes the products of all weight layers bit-true.
 
 FP16 operands (rounded to nearest even), exact products, FP32 sums from +0 in the order of docs/timing.md; Y and dX leave as
-FP16, dW as FP32. The weights stay FP32 masters. What lies between the products (bias, norms, activations, the loss) is torch's.
+FP16, dW as FP32. The weights stay FP32 masters. All else (bias, norms, activations, attention, the loss) is torch's.
 """
 
 from __future__ import annotations
@@ -16,16 +16,9 @@ from torch import Tensor, nn
 
 from accel.golden.numeric import Float16s
 from accel.golden.prune import Entries, prune
-from accel.kernels.gemm import gemm, gemm_nm
-from accel.models.layers import TWINS, Training, make_dense, make_sparse, sparse_layers
-from accel.models.matrices import (
-    bp_operands,
-    ff_operands,
-    fp16,
-    gather,
-    out_positions,
-    phases,
-)
+from accel.kernels.gemm import check_threads, gemm, gemm_nm
+from accel.models.layers import TWINS, Training, make_dense, make_sparse, set_fast_paths, sparse_layers
+from accel.models.matrices import bp_operands, ff_operands, fp16, gather, out_positions, phases
 from accel.models.stages import Site, StageWeight, TorchEngine
 from accel.sparsity import NMPattern
 
@@ -37,12 +30,14 @@ def on_machine(module: nn.Module, threads: int | None = None) -> nn.Module:
     takes all CPUs this process may use. Operands of any device and floating type are rounded to FP16; results come back in
     the type of X, so a model in FP32 holds FP16 values where the machine does.
     """
+    check_threads(threads)
     engine = MachineEngine(threads)
     for name, layer in module.named_modules():
         if type(layer) in TWINS:
             make_sparse(layer, Training(name=name))
     for layer in sparse_layers(module).values():
         layer.sparse.engine = engine
+    set_fast_paths(module)
     return module
 
 
@@ -52,6 +47,7 @@ def off_machine(module: nn.Module) -> nn.Module:
         layer.sparse.engine = TorchEngine()
         if layer.sparse.recipe.name == "dense":
             make_dense(layer)
+    set_fast_paths(module)
     return module
 
 
@@ -79,7 +75,7 @@ class MachineEngine:
             for part, rhs in zip(np.split(grid, site.groups, axis=-1), weights, strict=True)
         ]
         out = np.concatenate(parts, axis=-1)
-        return _tensor(out.reshape(len(grid), *(len(read) for read in positions), -1), x, site)
+        return _tensor(out.reshape(len(grid), *(len(read) for read in positions), out.shape[-1]), x, site)
 
     def input_grad(self, grad: Tensor, x: Tensor, weight: StageWeight, site: Site, grad_pattern: NMPattern) -> Tensor:
         """Return dX, FP16 values: one product for each phase of the stride."""
@@ -102,7 +98,7 @@ class MachineEngine:
         grads = np.split(_channels_last(grad, site), site.groups, axis=-1)
         for part, grad_part in zip(np.split(grid, site.groups, axis=-1), grads, strict=True):
             rows = gather(part, positions)
-            dense: Float16s = np.ascontiguousarray(grad_part.reshape(len(rows), -1))
+            dense: Float16s = np.ascontiguousarray(grad_part.reshape(len(rows), grad_part.shape[-1]))
             rhs = dense if grad_pattern.is_dense else prune(dense, grad_pattern)
             out = self._multiply(np.ascontiguousarray(rows.T), rhs, np.float32)
             blocks.append(out.reshape(prod(weight.shape[2:]), weight.shape[1], -1).transpose(2, 1, 0))
@@ -138,4 +134,4 @@ def _channels_last(values: Tensor, site: Site) -> Float16s:
 def _tensor(values: Float16s, x: Tensor, site: Site) -> Tensor:
     """Return channels-last `values` in the layout, type and device of X."""
     result = torch.from_numpy(np.ascontiguousarray(values)).to(x)
-    return result.movedim(-1, 1).contiguous() if site.stride else result.reshape(*x.shape[:-1], -1)
+    return result.movedim(-1, 1).contiguous() if site.stride else result.reshape(*x.shape[:-1], result.shape[-1])

@@ -28,7 +28,7 @@ def nm_mask(values: Tensor, pattern: NMPattern, dim: int) -> Tensor:
     if values.shape[dim] <= pattern.keep or pattern.is_dense:
         return torch.ones_like(values, dtype=torch.bool)
     rank = _rank(values).movedim(dim, -1)
-    words = _pad_last(rank, pattern.group, -1).reshape(*rank.shape[:-1], -1, pattern.group)
+    words = _pad_last(rank, pattern.group, -1).unflatten(-1, (-1, pattern.group))
     best = words.argsort(dim=-1, descending=True, stable=True)[..., : pattern.keep]
     mask = torch.zeros_like(words, dtype=torch.bool).scatter_(-1, best, True)
     return mask.flatten(-2)[..., : values.shape[dim]].movedim(-1, dim).contiguous()

@@ -91,7 +91,7 @@ def gather(grid: Float16s, positions: _Positions) -> Float16s:
         index.append(inside.reshape(shape))
     taken = padded[tuple(index)]
     rows = grid.shape[0] * prod(len(read) for read in positions)
-    return np.ascontiguousarray(taken).reshape(rows, -1)
+    return np.ascontiguousarray(taken).reshape(rows, prod(taken.shape[1 + dims :]))
 
 
 def ff_matrix(weight: NDArray[_Scalar], group: int, groups: int) -> NDArray[_Scalar]:

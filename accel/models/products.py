@@ -35,7 +35,10 @@ def _conv(low: Lowering, call: Call, transposed: bool = False) -> Value:
     if transposed:
         extra = _spread(call.args["output_padding"], len(kernel))
         fields |= {"transposed": True, "output_padding": extra if any(extra) else None}
-    maps = low.per_sample(call, x.shape[0], "maps") if len(x.shape) == len(kernel) + 2 and not x.is_constant else 1
+    if len(x.shape) < len(weight.shape):
+        where = call.site.path or low.graph.name
+        raise TraceError(f"{low.graph.name}: {call.op} in {where} must have a batch before its channels; add a dimension")
+    maps = 1 if x.is_constant else low.per_sample(call, x.shape[0], "maps")
     if maps > 1:
         fields = _stacked(low, call, fields, maps)
     return low.weight_layer(call, Conv, fields, x, weight, low.optional(call, "bias"))

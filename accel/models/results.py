@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, astuple, dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, fields, replace
 from math import sqrt
 from pathlib import Path
 from statistics import mean, stdev
@@ -71,10 +71,21 @@ class ResultsFile:
         counts: dict[Run, set[int]] = {}
         for row in rows:
             counts.setdefault(row.run, set()).add(row.epoch)
-        finished = {run for run, epochs in counts.items() if epochs == set(range(1, run.epochs + 1))}
-        self.rows = [row for row in rows if row.run in finished]
-        self.finished = finished
-        self._write_all()
+        self.finished = {run for run, epochs in counts.items() if epochs == set(range(1, run.epochs + 1))}
+        self.rows = [row for row in rows if row.run in self.finished]
+        try:
+            self._write_all()
+        except OSError as error:
+            raise ConfigError(
+                f"output must be a folder that can be written to, not {path.parent} ({error.strerror}); choose another folder"
+            ) from None
+
+    def set_step_seconds(self, seconds: Mapping[Run, float | None]) -> None:
+        """Give the rows of these runs the time of a step, on disk too: it follows from the machine, not from the training."""
+        rows = [replace(row, step_seconds=seconds.get(row.run, row.step_seconds)) for row in self.rows]
+        if rows != self.rows:
+            self.rows = rows
+            self._write_all()
 
     def append(self, row: Row) -> None:
         """Add a row, at once on disk."""
@@ -93,8 +104,11 @@ class ResultsFile:
 
 
 def _read(path: Path) -> list[Row]:
-    with path.open(newline="", encoding="utf-8") as file:
-        lines = list(csv.reader(file))
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            lines = list(csv.reader(file))
+    except (csv.Error, UnicodeDecodeError):
+        raise ConfigError(f"{path} must be a CSV file of this experiment, not another file; choose another folder") from None
     if lines and lines[0] != _COLUMNS:
         raise ConfigError(f"{path} must have the columns {','.join(_COLUMNS)}, not {','.join(lines[0])}; choose another folder")
     rows = [_row(dict(zip(_COLUMNS, line, strict=True))) for line in lines[1:] if len(line) == len(_COLUMNS)]

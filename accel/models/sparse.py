@@ -23,7 +23,16 @@ from torch import Tensor, nn
 
 from accel.errors import ConfigError
 from accel.golden.prune import Entries
-from accel.models.layers import TWINS, Training, is_sparse, make_dense, make_sparse, no_loss_scale, sparse_layers
+from accel.models.layers import (
+    TWINS,
+    Training,
+    is_sparse,
+    make_dense,
+    make_sparse,
+    no_loss_scale,
+    set_fast_paths,
+    sparse_layers,
+)
 from accel.models.matrices import Operand, bp_operands, ff_operands
 from accel.models.recipes import Recipe, recipe
 from accel.models.stages import Site, TorchEngine
@@ -50,8 +59,8 @@ def sparsify(
     the SR-STE term, `masked_update` gives pruned weights no gradient, `refresh_steps` lie between two searches of the mask,
     `soften_steps` is how long pruned weights fade: each defaults to the method's own, and the first two work with every
     method. `loss_scale` returns what the loss is multiplied by (`get_scale` of a `GradScaler`, `scale` of a `WuveSGD`):
-    the SR-STE term is part of the gradient and must be scaled with it. `seed` draws the random masks. A module made sparse
-    before starts anew.
+    the SR-STE term is part of the gradient, once for every call of a layer, and must be scaled with it. `seed` draws the
+    random masks. A module made sparse before starts anew.
     """
     changes = {
         "decay": decay,
@@ -76,7 +85,7 @@ def sparsify(
     for name, layer in pruned.items():
         make_sparse(layer, Training(chosen, parsed, name, seed, loss_scale))
         _draw(layer)
-    _keep_off_fast_path(module)
+    set_fast_paths(module)
     return module
 
 
@@ -84,10 +93,7 @@ def desparsify(module: nn.Module) -> nn.Module:
     """Turn the layers of `module` back into torch's own, in place, and return it; parameters stay what they are, dense."""
     for layer in sparse_layers(module).values():
         make_dense(layer)
-    for part, switch in _fast_paths(module):
-        if hasattr(part, "fast_path"):
-            setattr(part, switch, part.fast_path)
-            del part.fast_path
+    set_fast_paths(module)
     return module
 
 
@@ -226,16 +232,3 @@ def _listed(layers: dict[str, nn.Module], selected: dict[str, nn.Module]) -> str
     if not layers:
         return "layers without weights"
     return ", ".join(name or "itself" for name in (selected or layers))
-
-
-def _keep_off_fast_path(module: nn.Module) -> None:
-    """Make encoder layers call their linear layers in evaluation too, not the one fused kernel that reads their weights."""
-    for part, switch in _fast_paths(module):
-        part.fast_path = getattr(part, switch)
-        setattr(part, switch, False)
-
-
-def _fast_paths(module: nn.Module) -> list[tuple[Any, str]]:
-    """Return the encoders and encoder layers of `module`, each with the name of the field that allows its fused kernel."""
-    switches = {nn.TransformerEncoder: "use_nested_tensor", nn.TransformerEncoderLayer: "activation_relu_or_gelu"}
-    return [(part, switch) for part in module.modules() for kind, switch in switches.items() if isinstance(part, kind)]

@@ -71,7 +71,8 @@ class TorchEngine:
     def cast(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Return both in the type that autocast asks for, if it is on."""
         device = x.device.type
-        if not torch.is_autocast_enabled(device) or x.dtype == torch.float64:
+        has_autocast = torch.amp.is_autocast_available(device)  # the meta device has none
+        if not (has_autocast and torch.is_autocast_enabled(device)) or x.dtype == torch.float64:
             return x, weight
         dtype = torch.get_autocast_dtype(device)
         return x.to(dtype), weight.to(dtype)
@@ -112,8 +113,8 @@ def prune_channels(grad: Tensor, pattern: NMPattern, site: Site) -> Tensor:
         return grad
     if not site.stride:
         return grad.where(nm_mask(grad, pattern, -1), 0)
-    words = grad.reshape(len(grad), site.groups, -1, *grad.shape[2:])
-    return words.where(nm_mask(words, pattern, 2), 0).reshape(grad.shape)
+    words = grad.unflatten(1, (site.groups, -1))
+    return words.where(nm_mask(words, pattern, 2), 0).flatten(1, 2)
 
 
 def prune_pixels(grad: Tensor, pattern: NMPattern, site: Site) -> Tensor:
@@ -144,7 +145,8 @@ class Product(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, plan: Plan) -> Tensor:
         """Return Y; `weight` is what dW belongs to."""
         ctx.save_for_backward(x, weight, plan.backward.values, plan.backward.mask)
-        ctx.plan = plan
+        # Not the plan itself: its tensors would stay for as long as somebody holds the loss.
+        ctx.rest = plan.engine, plan.site, plan.backward.pattern, plan.bp_grad, plan.wu_grad
         return plan.engine.forward(x, plan.forward, plan.site)
 
     @staticmethod
@@ -152,13 +154,12 @@ class Product(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         """Return dX and dW."""
         x, weight, values, mask = ctx.saved_tensors
-        plan, (grad,) = ctx.plan, grads
-        engine, site = plan.engine, plan.site
+        engine, site, pattern, bp_grad, wu_grad = ctx.rest
         in_grad = weight_grad = None
         if ctx.needs_input_grad[0]:
-            in_grad = engine.input_grad(grad, x, StageWeight(values, mask, plan.backward.pattern), site, plan.bp_grad)
+            in_grad = engine.input_grad(grads[0], x, StageWeight(values, mask, pattern), site, bp_grad)
         if ctx.needs_input_grad[1]:
-            weight_grad = engine.weight_grad(x, grad, weight, site, plan.wu_grad)
+            weight_grad = engine.weight_grad(x, grads[0], weight, site, wu_grad)
         return in_grad, weight_grad, None
 
 

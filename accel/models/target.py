@@ -21,7 +21,7 @@ except ImportError:
     ) from None
 
 from accel.models.capture import describe
-from accel.models.export import export
+from accel.models.exporter import export
 
 DTYPES = {
     "float32": torch.float32,
@@ -33,9 +33,21 @@ DTYPES = {
 }
 
 
-def trace_target(target: str, inputs: Sequence[str], *, name: str | None, loss: str | None, allow_ops: Sequence[str]) -> Trace:
-    """Return the trace of what the callable at `target` makes; `inputs` are written like 64x3x32x32 or ids=1x128:int64."""
+def trace_target(
+    target: str,
+    inputs: Sequence[str],
+    *,
+    name: str | None,
+    loss: str | None,
+    allow_ops: Sequence[str],
+    show: Callable[[str], None] = lambda stage: None,
+) -> Trace:
+    """Return the trace of what the callable at `target` makes; `inputs` are written like 64x3x32x32 or ids=1x128:int64.
+
+    `show` is told what is going on.
+    """
     shapes = [_parse_input(text) for text in inputs]
+    show("making the module")
     made = _call(target, _load(target))
     module, example_inputs = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(module, torch.nn.Module):
@@ -45,6 +57,7 @@ def trace_target(target: str, inputs: Sequence[str], *, name: str | None, loss: 
         example_inputs = _example_inputs(shapes, device)
     if example_inputs is None:
         raise ConfigError(f"{target} returns no example inputs; give --input SIZES, such as --input 64x3x32x32")
+    show("tracing the module")
     return export(module, example_inputs, name=name, loss=loss, allow_ops=allow_ops)  # type: ignore[arg-type]
 
 
@@ -61,7 +74,11 @@ def _parse_input(text: str) -> tuple[str, tuple[int, ...], torch.dtype]:
 
 
 def _example_inputs(shapes: Sequence[tuple[str, tuple[int, ...], torch.dtype]], device: torch.device) -> Any:
-    tensors = [(name, torch.zeros(sizes, dtype=dtype, device=device)) for name, sizes, dtype in shapes]
+    try:
+        tensors = [(name, torch.zeros(sizes, dtype=dtype, device=device)) for name, sizes, dtype in shapes]
+    except (RuntimeError, TypeError):  # of PyTorch, for too little memory and for a number that is too large
+        listed = ", ".join("x".join(map(str, sizes)) for _, sizes, _ in shapes)
+        raise ConfigError(f"--input must fit into memory, not be {listed}; a few samples will do") from None
     named = [name for name, _ in tensors if name]
     if not named:
         return tuple(tensor for _, tensor in tensors)

@@ -35,7 +35,9 @@ def digits(seed: int) -> Data:
     try:
         datasets: Any = import_module("sklearn.datasets")
     except ImportError:
-        raise ConfigError("task digits needs scikit-learn, which is not installed; pip install scikit-learn") from None
+        raise ConfigError(
+            "task digits needs scikit-learn, which is not installed; install it with: pip install 'nm-accel[experiment]'"
+        ) from None
     images, labels = datasets.load_digits(return_X_y=True)
     order = np.random.default_rng(seed).permutation(len(images))
     samples = images.reshape(-1, 1, 8, 8)[order]

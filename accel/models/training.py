@@ -66,8 +66,8 @@ def check(run: Run) -> None:
     ]
     if problems:
         raise ConfigError("; ".join(problems))
-    recipe(run.method)
-    NMPattern.parse(run.pattern)
+    if recipe(run.method).name != "dense" and NMPattern.parse(run.pattern).is_dense:
+        raise ConfigError(f"pattern must keep less than its group for {run.method}, not {run.pattern}; train dense instead")
 
 
 def train(run: Run, step_seconds: float | None) -> Iterator[Row]:

@@ -35,13 +35,26 @@ class WuveSGD(torch.optim.Optimizer):
     ) -> None:
         """Take the parameters, or groups of them with their own lr, momentum and decay."""
         _check(lr=lr, momentum=momentum, decay=decay, scale=scale, growth_steps=growth_steps)
+        if not max_scale >= scale:
+            raise ConfigError(f"max_scale must be at least scale ({scale!r}), not {max_scale!r}")
         super().__init__(params, {"lr": lr, "momentum": momentum, "decay": decay})
-        for param in self._all_params():
-            if param.dtype != torch.float32:
-                raise ConfigError(f"params must be float32, not {param.dtype}; the machine keeps FP32 masters")
         self._scale, self._growth_steps, self._max_scale = scale, growth_steps, max_scale
         self._good_steps = 0
         self.skipped_steps = 0
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Take more parameters, with their own lr, momentum and decay if given."""
+        _check(**{name: param_group.get(name, self.defaults[name]) for name in ("lr", "momentum", "decay")})
+        super().add_param_group(param_group)
+        for param in self.param_groups[-1]["params"]:
+            if param.dtype != torch.float32:
+                self.param_groups.pop()
+                raise ConfigError(f"params must be float32, not {param.dtype}; the machine keeps FP32 masters")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is copied and pickled; torch's own would leave the scale out."""
+        own = ("_scale", "_growth_steps", "_max_scale", "_good_steps", "skipped_steps")
+        return {**super().__getstate__(), **{name: getattr(self, name) for name in own}}
 
     def scale(self) -> float:
         """Return what the loss is to be multiplied by."""
@@ -75,9 +88,13 @@ class WuveSGD(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        rest = dict(state_dict)
-        self._scale, self._good_steps = rest.pop("scale"), rest.pop("good_steps")
-        super().load_state_dict(rest)
+        own = {"scale", "good_steps"}
+        if not own <= set(state_dict):
+            raise ConfigError(
+                f"state_dict must be that of a WuveSGD, with scale and good_steps, not with {', '.join(state_dict)}"
+            )
+        super().load_state_dict({name: value for name, value in state_dict.items() if name not in own})
+        self._scale, self._good_steps = state_dict["scale"], state_dict["good_steps"]
 
     def _update(self, param: Any, group: dict[str, Any]) -> None:
         grad = flush(param.grad / self._scale)

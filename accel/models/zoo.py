@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from accel.models.export import export
+from accel.models.exporter import export
 from accel.models.zoo_convolutions import VGG19, BasicBlock, Bottleneck, MobileNetV2, ResNet, ResNet9
 from accel.models.zoo_transformers import GPT2, Bert, VisionTransformer
 from accel.trace import Trace

@@ -235,10 +235,10 @@ def test_work_left_by_each_method_follows_its_formula(method, left, pattern):
         step = lower(net(STEM, layer), options(8, method, pattern, word_elems=8))
         gemms = [gemm for gemm in step.gemms if gemm.layer == "layer"]
         # Frameworks' counts: with the classes of a stride, BP does as many multiply-adds as run only on the average.
-        saved = sum(gemm.macs_nominal * gemm.pattern.density for gemm in gemms)
-        assert saved / sum(gemm.macs_nominal for gemm in gemms) == pytest.approx(left(pattern.density), abs=1e-12)
+        saved = sum(gemm.macs_nominal * gemm.pattern.keep / gemm.pattern.group for gemm in gemms)
+        assert saved / sum(gemm.macs_nominal for gemm in gemms) == pytest.approx(left(pattern.keep / pattern.group), abs=1e-12)
         for gemm in gemms:
-            assert gemm.macs_useful == gemm.macs_dense * gemm.pattern.density
+            assert gemm.macs_useful == gemm.macs_dense * gemm.pattern.keep / gemm.pattern.group
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -144,6 +144,18 @@ def test_empty_products():
     assert gemm(empty, np.zeros((3, 2), np.float16)).shape == (0, 2)
     assert gemm(empty.T, np.zeros((0, 2), np.float16)).tolist() == [[0, 0]] * 3
     assert gemm(np.zeros((2, 3), np.float16), empty.T).shape == (2, 0)
+    for lhs, rhs in ((empty, np.ones((3, 2), np.float16)), (empty.T, np.zeros((0, 2), np.float16)), (empty[:, :0], empty)):
+        entries = prune(rhs, NMPattern(1, 2))
+        assert_same_bits(gemm_nm(lhs, entries), golden_gemm(lhs, entries))
+
+
+def test_no_more_threads_are_started_than_there_are_tiles(monkeypatch):
+    asked = []
+    pool = module.ThreadPoolExecutor
+    monkeypatch.setattr(module, "ThreadPoolExecutor", lambda count: (asked.append(count), pool(count))[1])
+    gemm(ONES, ONES.T, threads=1000)
+    gemm(np.ones((8, 1), np.float16), np.ones((1, 65), np.float16), threads=1000)
+    assert asked == [3]
 
 
 @pytest.mark.torch
@@ -176,6 +188,10 @@ ENTRIES = prune(np.ones((8, 3), np.float16), NMPattern(2, 4))
         (
             lambda: gemm_nm(ONES, replace(ENTRIES, k_taps=3)),
             "lhs must have a multiple of k_taps (3) columns, not 8; prune rhs with the taps of lhs",
+        ),
+        (
+            lambda: gemm_nm(ONES, replace(ENTRIES, k_taps=0)),
+            "entries.k_taps must be at least 1, not 0; make entries with prune",
         ),
         (
             lambda: gemm_nm(ONES[:, :4], ENTRIES),

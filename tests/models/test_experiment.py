@@ -16,13 +16,14 @@ pytestmark = pytest.mark.torch
 torch = pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 
+from accel.cli import main  # noqa: E402
 from accel.models import experiment  # noqa: E402
 from accel.models.experiment import Plots, plan, run_experiment, step_seconds_on  # noqa: E402
 from accel.models.results import ResultsFile, Row, Run, curves, mean_and_error, summarize, summary_table  # noqa: E402
 from accel.models.small import NETWORKS  # noqa: E402
 from accel.models.sparse import sparsify  # noqa: E402
 from accel.models.tasks import TASKS  # noqa: E402
-from accel.models.training import BATCH, network, train  # noqa: E402
+from accel.models.training import BATCH, NUMERICS, SETTINGS, network, train  # noqa: E402
 
 torch.set_num_threads(1)
 RUN = Run("digits", "cnn", "bdwp", "2:8", "fp32", seed=0, epochs=2, samples=192)
@@ -108,6 +109,23 @@ def test_other_runs_in_the_folder_stay(tmp_path):
     assert ResultsFile(tmp_path / "results.csv").finished == {RUN, other}
 
 
+def test_finished_runs_take_the_seconds_of_the_machine_asked_for_now(tmp_path):
+    run = replace(RUN, epochs=1)
+    for seconds in (0.5, 0.25):
+        (row,) = run_experiment([run], tmp_path, lambda step, seconds=seconds: seconds)
+        assert row.step_seconds == seconds
+        assert [row.step_seconds for row in ResultsFile(tmp_path / "results.csv").rows] == [seconds]
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path):
+    path = tmp_path / "results.csv"
+    path.write_bytes(b"\xff\xfe")
+    message = f"{path} must be a CSV file of this experiment, not another file; choose another folder"
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        run_experiment([RUN], tmp_path)
+    assert path.read_bytes() == b"\xff\xfe"
+
+
 def test_a_file_of_other_columns_is_refused(tmp_path):
     path = tmp_path / "results.csv"
     path.write_text("a,b\n1,2\n")
@@ -188,6 +206,12 @@ def test_plots_draw_a_panel_for_each_task(tmp_path):
         assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_plan_takes_everything_by_default_and_each_run_once():
+    runs = plan([], [], [], ["fp32"], seeds=2)
+    assert len(runs) == len(set(runs)) == len(TASKS) * len(NETWORKS) * len(experiment.DEFAULT_METHODS) * 2
+    assert plan(["digits"], ["cnn"], ["bdwp 2:8", "bdwp  2:8"], ["fp32"], 1, 2, 192) == [RUN]
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -216,17 +240,27 @@ def test_the_dense_start_of_a_seed_is_the_same_for_every_method():
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_the_command_runs_in_processes_is_quiet_in_a_pipe_and_says_what_is_wrong(tmp_path):
+OPTIONS = ["--quick", "--tasks", "digits", "--networks", "cnn", "--methods", "dense,bdwp 2:8"]
+
+
+def test_the_command_runs_in_processes_and_is_quiet_in_a_pipe(tmp_path):
     pytest.importorskip("matplotlib")
-    command = [sys.executable, "-m", "accel.models.experiment", "--quick", "--jobs", "2", "-o", str(tmp_path / "out")]
-    chosen = ["--tasks", "digits", "--networks", "cnn", "--methods", "dense,bdwp 2:8"]
+    command = [sys.executable, "-m", "accel", "experiment", *OPTIONS, "--jobs", "2", "-o", str(tmp_path / "out")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, *chosen], capture_output=True, text=True, env=environment, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    table = [line.split() for line in done.stdout.splitlines()]
-    assert [line[:3] for line in table[1:]] == [["digits", "cnn", "dense"], ["digits", "cnn", "bdwp"]]
+    table = [line.strip("│").split() for line in done.stdout.splitlines() if line.startswith("│")]
+    assert [line[:5:2] for line in table] == [["digits", "cnn", "dense"], ["digits", "cnn", "bdwp"]]
     files = {"results.csv", "summary.csv", "accuracy_per_epoch.png", "accuracy_per_second.png"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == files
+
+
+def refusal(capsys, *arguments):
+    """Run the command, check that it exits with 2 and prints one line, and return that line."""
+    assert main(["experiment", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    return captured.err.removeprefix("accel: ").removesuffix("\n")
 
 
 @pytest.mark.parametrize(
@@ -237,10 +271,66 @@ def test_the_command_runs_in_processes_is_quiet_in_a_pipe_and_says_what_is_wrong
             ["--methods", "bdwp 8:2"],
             "keep must be between 1 and group (2), not 8; a pattern is written kept:group, for example 2:8",
         ),
+        (["--methods", "bdwp 4:4"], "pattern must keep less than its group for bdwp, not 4:4; train dense instead"),
+        (
+            ["--methods", "bdwp 2:64"],
+            (
+                "pattern group must be at most the group of sat-vcu1525 (8), not 64 (pattern 2:64); "
+                "choose a machine with a larger group"
+            ),
+        ),
     ],
 )
-def test_the_command_refuses_in_one_line(arguments, message, tmp_path, capsys):
+def test_the_command_refuses_in_one_line_before_it_writes(arguments, message, tmp_path, capsys):
     pytest.importorskip("matplotlib")
-    assert experiment.main(["--quick", *arguments, "-o", str(tmp_path)]) == 2
-    assert capsys.readouterr().err == f"error: {message}\n"
+    assert refusal(capsys, *OPTIONS, *arguments, "-o", str(tmp_path / "out")) == message
     assert not list(tmp_path.iterdir())
+
+
+def test_an_output_that_is_a_file_is_refused(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    (tmp_path / "out").write_text("mine")
+    assert refusal(capsys, *OPTIONS, "-o", str(tmp_path / "out")) == (
+        f"output must be a folder that can be written to, not {tmp_path / 'out'} (File exists); choose another folder"
+    )
+
+
+@pytest.mark.parametrize(
+    ("missing", "needing", "message"),
+    [
+        ("torch", "accel.models.experiment", "the experiment needs PyTorch"),
+        ("matplotlib.figure", "accel.plot", "plots need matplotlib"),
+        ("sklearn.datasets", "accel.models.tasks", "task digits needs scikit-learn"),
+    ],
+)
+def test_the_command_says_what_to_install(missing, needing, message, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("matplotlib")
+    package, _, name = needing.rpartition(".")
+    monkeypatch.setitem(sys.modules, missing, None)
+    if missing != "sklearn.datasets":  # is imported when it is asked for
+        monkeypatch.delitem(sys.modules, needing, raising=False)
+        monkeypatch.delattr(sys.modules[package], name, raising=False)
+    assert refusal(capsys, *OPTIONS, "-o", str(tmp_path / "out")) == (
+        f"{message}, which is not installed; install it with: pip install 'nm-accel[experiment]'"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_stopped_command_says_how_to_go_on(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("matplotlib")
+
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment, "run_experiment", stop)
+    assert main(["experiment", *OPTIONS, "-o", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == f"accel: stopped; the finished runs are in {tmp_path}: start again to go on\n"
+
+
+def test_the_help_names_everything_there_is(capsys):
+    with pytest.raises(SystemExit):
+        main(["experiment", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    for names in (TASKS, NETWORKS, NUMERICS):
+        assert ", ".join(names) in said
+    assert f"{SETTINGS['cnn'].epochs} for cnn, {SETTINGS['vit'].epochs} for vit" in said

@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
-from accel.models.export import export  # noqa: E402
+from accel.models import export, on_machine, sparsify  # noqa: E402
 
 BATCH = 2
 
@@ -123,6 +123,12 @@ def test_volumes_of_a_sequence_are_refused():
     message = "net: conv3d in conv must have one volume per sample, not 5; loop over the volumes"
     with pytest.raises(TraceError, match=f"^{re.escape(message)}$"):
         trace(lambda m, x: m.conv(x.flatten(0, 1)), (5, 3, 4, 4, 4), conv=nn.Conv3d(3, 4, 3))
+
+
+def test_convolution_without_a_batch_is_refused():
+    message = "net: conv2d in conv must have a batch before its channels; add a dimension"
+    with pytest.raises(TraceError, match=f"^{re.escape(message)}$"):
+        export(Function(lambda m, x: m.conv(x), conv=nn.Conv2d(3, 4, 3)), torch.zeros(3, 8, 8), name="net")
 
 
 # Products.
@@ -374,10 +380,78 @@ def test_parameter_that_a_product_reads_has_a_layer_of_its_own():
 
 def test_computed_weight_is_updated_once_as_the_parameter_it_is_made_of():
     conv = nn.utils.parametrizations.weight_norm(nn.Conv1d(3, 4, 3))
-    norm, layer = layers(lambda m, x: m.conv(x), (3, 8), conv=conv)
+    net = trace(lambda m, x: m.conv(x), (3, 8), conv=conv)
+    norm, layer = net.layers
     assert (norm.per_step, norm.params, norm.inputs) == (True, 36 + 4, ())
     assert norm.weight == layer.weight == "conv.parametrizations.weight.original1"
-    assert layer.inputs == ("inputs_0", norm.name)
+    assert net.parameters == sum(p.numel() for p in conv.parameters())
+
+
+def test_gradient_of_a_computed_weight_is_no_input_gradient():
+    conv = nn.utils.parametrizations.weight_norm(nn.Conv1d(3, 4, 3))
+    net = trace(lambda m, x: m.conv(x), (3, 8), conv=conv)
+    assert net.layers[-1].inputs == ("inputs_0",)
+    assert has_backward(net)["conv.conv1d"] is False
+
+
+def test_computed_weight_of_a_frozen_and_a_trained_parameter_is_trained():
+    fc = nn.utils.parametrizations.weight_norm(nn.Linear(6, 2))
+    fc.parametrizations.weight.original1.requires_grad_(False)
+    norm, layer = layers(lambda m, x: m.fc(x), (6,), fc=fc)
+    assert (norm.params, norm.trainable, layer.trainable) == (2, True, True)
+
+
+def test_computed_weight_that_is_detached_is_frozen():
+    net = trace(lambda m, x: functional.linear(m.a(x), (m.w * 2).detach()), (6,), a=nn.Linear(6, 6), w=parameter(2, 6))
+    assert {layer.name: layer.trainable for layer in net.layers} == {"a": True, "w": False, "linear": False}
+
+
+def test_computed_bias_is_an_addition_and_trained():
+    scale, layer, add = layers(lambda m, x: functional.linear(x, m.w, m.b * 2), (6,), w=parameter(2, 6), b=parameter(2))
+    assert (scale.name, scale.params, scale.trainable) == ("b", 2, True)
+    assert (layer.bias, add.inputs) == (False, ("w", "b"))
+
+
+def test_slices_of_a_parameter_have_their_own_sizes():
+    def function(m, x):
+        first, second = m.w.split([2, 4])
+        return x[:, :2] + first, x[:, 2:] * second
+
+    assert [layer.params for layer in layers(function, (6,), w=parameter(6))] == [2, 4]
+
+
+@pytest.mark.parametrize("through_view", [False, True])
+def test_writing_in_place_is_seen_through_views(through_view):
+    def function(m, x):
+        y = m.a(x)
+        view = y.view(-1, 3)
+        (view if through_view else y).relu_()
+        return m.b(y if through_view else view)
+
+    a, relu, b = layers(function, (6,), a=nn.Linear(6, 6), b=nn.Linear(6 if through_view else 3, 2))
+    assert (a.name, relu.inputs, b.inputs) == ("a", ("a",), ("relu",))
+
+
+def test_writing_in_place_gives_a_detached_view_no_gradient():
+    def function(m, x):
+        y = m.a(x)
+        view = y.detach()
+        y.relu_()
+        return m.b(y) + m.c(view)
+
+    net = trace(function, (6,), a=nn.Linear(6, 6), b=nn.Linear(6, 2), c=nn.Linear(6, 2))
+    assert [layer.inputs for layer in net.layers if layer.op == "linear"] == [("inputs_0",), ("relu",), ("relu.detach",)]
+
+
+def test_writing_into_a_part_that_was_taken_before():
+    def function(m, x):
+        whole = torch.zeros(2, 4)
+        part, _ = whole.chunk(2, 1)
+        with torch.no_grad():
+            part.copy_(m.a(x))
+        return m.b(whole)
+
+    assert layers(function, (6,), a=nn.Linear(6, 2), b=nn.Linear(4, 2))[-1].inputs == ("a",)
 
 
 def test_writing_in_place_is_seen_by_later_readers():
@@ -528,6 +602,32 @@ def test_what_cannot_be_lowered_is_named(function, error, message):
         trace(function, (6,), fc=nn.Linear(6, 6), rnn=nn.LSTM(6, 6, batch_first=True))
 
 
+@torch.library.custom_op("accel_test::overwrite", mutates_args=["out"])
+def overwrite(out: torch.Tensor, x: torch.Tensor) -> None:
+    out.copy_(x)
+
+
+def test_unknown_operator_that_only_writes_in_place_is_named():
+    def function(m, x):
+        out = torch.zeros(2, 6)
+        overwrite(out, m.fc(x))
+        return out
+
+    module = Function(function, fc=nn.Linear(6, 6))
+    message = "net: 1 unsupported operator: accel_test.overwrite (1 in net); add them to --allow-ops to count them as free"
+    with pytest.raises(UnsupportedOpError, match=f"^{re.escape(message)}$"):
+        export(module, torch.zeros(2, 6), name="net")
+    fc, free = export(module, torch.zeros(2, 6), allow_ops=["accel_test.overwrite"]).layers
+    assert (fc.trainable, free.op, free.inputs) == (True, "free", ("fc",))
+
+
+def test_allowed_product_of_parameters_is_free_and_named():
+    module = Function(lambda m, x: functional.linear(x, (m.a @ m.b) * 2), a=parameter(4, 3), b=parameter(3, 6))
+    found = {layer.name: layer for layer in export(module, torch.zeros(2, 6), allow_ops=["matmul.per_step"]).layers}
+    assert found["matmul.per_step"].kind == "matmul.per_step"
+    assert (found["linear"].trainable, found["linear"].weight, found["linear"].inputs) == (True, "b", ("inputs_0",))
+
+
 def test_allowed_operator_is_free_and_named():
     module = Function(lambda m, x: torch.sort(m.fc(x))[0], fc=nn.Linear(6, 6))
     free = export(module, torch.zeros(2, 6), allow_ops=["sort"]).layers[-1]
@@ -538,6 +638,77 @@ def test_loss_of_several_outputs_is_refused():
     message = "Function: a loss needs a module with 1 output tensor, not 2; return one"
     with pytest.raises(TraceError, match=f"^{re.escape(message)}$"):
         export(Function(lambda m, x: (x + 1, x + 2)), torch.zeros(2, 6), loss="mse")
+
+
+SIZES = "leave the loss out where the module returns its own"
+
+
+@pytest.mark.parametrize(
+    ("function", "loss", "message"),
+    [
+        (
+            lambda x: x.sum(),
+            "cross_entropy",
+            f"net: output must have sizes (batch, classes) for cross_entropy, not (); {SIZES}",
+        ),
+        (
+            lambda x: x[:, 0],
+            "cross_entropy",
+            f"net: output must have sizes (batch, classes) for cross_entropy, not (2,); {SIZES}",
+        ),
+        (lambda x: x.sum(), "mse", f"net: output must have sizes (batch) for mse_loss, not (); {SIZES}"),
+        (
+            lambda x: x.detach(),
+            "mse",
+            "net: output must have a gradient for a loss, not be constant or detached; leave the loss out",
+        ),
+        (
+            lambda x: torch.ones(2, 3),
+            "mse",
+            "net: output must have a gradient for a loss, not be constant or detached; leave the loss out",
+        ),
+    ],
+)
+def test_output_without_what_a_loss_needs_is_refused(function, loss, message):
+    module = Function(lambda m, x: function(m.fc(x)), fc=nn.Linear(6, 4))
+    with pytest.raises(TraceError, match=f"^{re.escape(message)}$"):
+        export(module, torch.zeros(2, 6), name="net", loss=loss)
+
+
+@pytest.mark.parametrize("inputs", [3, "image", None])
+def test_example_inputs_that_are_no_arguments_are_refused(inputs):
+    message = f"example inputs must be a tensor, a sequence of arguments or a mapping, not {inputs!r}"
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        export(nn.Linear(6, 2), inputs)
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ((), "net: the first input must have a batch as its first dimension, not be a scalar"),
+        ((0, 6), "net: the first input must have 1 or more samples, not 0"),
+    ],
+)
+def test_batch_that_is_none_is_refused(size, message):
+    with pytest.raises(TraceError, match=f"^{re.escape(message)}$"):
+        export(Function(lambda m, x: x * 2), torch.zeros(size), name="net")
+
+
+@pytest.mark.parametrize("name", ["", "two\nlines"])
+def test_name_that_is_no_line_of_text_is_refused(name):
+    with pytest.raises(ConfigError, match=f"^{re.escape(f'name must be one line of printable text, not {name!r}')}$"):
+        export(nn.Linear(6, 2), torch.zeros(2, 6), name=name)
+
+
+@pytest.mark.parametrize("change", [sparsify, on_machine])
+def test_sparse_training_is_undone_before_a_trace(change):
+    module = change(nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16)))
+    message = (
+        "net must be as it was before sparsify and on_machine: a trace is of the dense network, and the method is chosen when "
+        "it is simulated; undo them with desparsify and off_machine"
+    )
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        export(module, torch.zeros(2, 16), name="net")
 
 
 def test_unknown_loss_is_refused():

@@ -1,5 +1,7 @@
 """`accel trace` as a user meets it."""
 
+import os
+import pty
 import subprocess
 import sys
 
@@ -58,6 +60,10 @@ class Branch(nn.Module):
 class Bug(nn.Module):
     def forward(self, x):
         return x + self.missing
+
+class Leave(nn.Module):
+    def forward(self, x):
+        raise SystemExit("enough")
 """
 
 
@@ -162,6 +168,7 @@ def test_target_that_will_not_do_is_refused(folder, capfd, target, message):
             "        if x.sum()",
             "Branch cannot be traced: {}: control flow must not depend on data; decide with torch.where instead",
         ),
+        ("net.py:Leave", '        raise SystemExit("enough")', "Leave cannot be traced: {}: SystemExit: enough"),
         (
             "net.py:Bug",
             "        return x + self.missing",
@@ -199,6 +206,34 @@ SIZES = "--input must be sizes such as 64x3x32x32, 1x128:int64 or ids=1x128:int6
 def test_input_that_will_not_do_is_refused(folder, capfd, inputs, message):
     arguments = [f"--input={text}" for text in inputs]
     assert refusal(capfd, "net.py:build", *arguments) == f"accel: {message}"
+
+
+@pytest.mark.parametrize("size", [10**12, 10**30])
+def test_input_that_is_too_large_is_refused(folder, capfd, size):
+    message = f"accel: --input must fit into memory, not be {size}x1000; a few samples will do"
+    assert refusal(capfd, "net.py:build", "--input", f"{size}x1000") == message
+
+
+def test_progress_is_shown_on_a_terminal(folder):
+    terminal, stderr = pty.openpty()
+    command = [sys.executable, "-m", "accel", "trace", "net.py:build", "--input", "2x3x8x8", "-o", "net.json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr) as process:
+        os.close(stderr)
+        shown = b"".join(read_terminal(terminal))
+        assert process.stdout.read() == b""
+    os.close(terminal)
+    assert process.returncode == 0
+    assert b"importing PyTorch" in shown
+    assert shown.count(b"tracing the module") > 1
+    assert shown.endswith(b"net.json: 3 layers\r\n")
+
+
+def read_terminal(terminal):
+    try:
+        while text := os.read(terminal, 4096):
+            yield text
+    except OSError:  # how Linux says that nobody writes any more
+        return
 
 
 def test_unwritable_output_is_refused_before_any_work(folder, capfd):

@@ -24,7 +24,7 @@ from accel.dataflow.lowering import lower  # noqa: E402
 from accel.gemm import Stage  # noqa: E402
 from accel.methods import method, optimizer  # noqa: E402
 from accel.models import zoo  # noqa: E402
-from accel.models.export import export  # noqa: E402
+from accel.models.exporter import export  # noqa: E402
 from accel.sparsity import DENSE  # noqa: E402
 
 BATCH = 2
@@ -187,9 +187,28 @@ class Shared(nn.Module):
         return self.head(x)
 
 
+class Computed(nn.Module):
+    """Weights and a bias that are computed in every step: normalised, centred, scaled."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 8, 3))
+        self.second, self.third = nn.Conv2d(8, 8, 3), nn.Linear(8, 4)
+
+    def forward(self, x):
+        weight = self.second.weight
+        x = functional.conv2d(self.first(x), weight - weight.mean((1, 2, 3), keepdim=True), self.second.bias * 2)
+        return functional.linear(x.mean((2, 3)), self.third.weight * 0.5, self.third.bias)
+
+
 @pytest.mark.parametrize(
     ("build", "size", "dtype"),
-    [(UNet, (3, 16, 16), torch.float32), (LlamaBlock, (10, 32), torch.float32), (Shared, (7,), torch.int64)],
+    [
+        (UNet, (3, 16, 16), torch.float32),
+        (LlamaBlock, (10, 32), torch.float32),
+        (Shared, (7,), torch.int64),
+        (Computed, (3, 8, 8), torch.float32),
+    ],
 )
 def test_odd_model(build, size, dtype):
     module, inputs = build(), {"x": torch.zeros(BATCH, *size, dtype=dtype)}

@@ -1,6 +1,7 @@
 """Training with the machine's arithmetic: bits against `accel.golden`, one output at a time."""
 
 import copy
+import pickle
 import re
 from contextlib import suppress
 
@@ -22,7 +23,7 @@ from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
 from accel.models.machine import off_machine, on_machine  # noqa: E402
-from accel.models.sparse import sparsify  # noqa: E402
+from accel.models.sparse import desparsify, sparsify  # noqa: E402
 from accel.models.wuve import WuveSGD  # noqa: E402
 
 torch.set_num_threads(1)
@@ -170,6 +171,35 @@ def test_a_module_on_the_machine_is_not_made_sparse():
         sparsify(on_machine(network()))
 
 
+@pytest.mark.parametrize("method", ["dense", "bdwp", "sdgp", "fully-sparse"])
+def test_an_empty_batch_gives_empty_results(method):
+    net = nn.Sequential(nn.Conv2d(16, 16, 3, stride=2, groups=2), nn.Flatten(2), nn.Linear(4, 16))
+    on_machine(sparsify(net, method, exclude=[]), threads=1)
+    x = torch.zeros(0, 16, 6, 6, requires_grad=True)
+    out = net(x)
+    out.sum().backward()
+    assert out.shape == (0, 16, 16)
+    assert x.grad.shape == x.shape
+    assert not any(layer.weight.grad.any() for layer in (net[0], net[2]))
+
+
+def test_encoder_layers_run_on_the_machine_in_evaluation_too():
+    torch.manual_seed(0)
+    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True), 2)
+    before = copy.deepcopy({name: vars(part) for name, part in encoder.named_modules()})
+    x = torch.randn(2, 5, 16)
+    trained = on_machine(encoder, threads=1).train()(x)
+    with torch.no_grad():
+        torch.testing.assert_close(encoder.eval()(x), trained, rtol=1e-5, atol=1e-5)  # FP16 would be 1e-3 off
+        exact = off_machine(encoder.eval())(x)
+    assert (exact - trained).abs().max() > 1e-4
+    off_machine(on_machine(sparsify(encoder.train(), exclude=[])))
+    assert encoder.layers[0].activation_relu_or_gelu is False  # what is sparse must not be fused either
+    desparsify(encoder)
+    assert [{*vars(part)} for part in encoder.modules()] == [{*fields} for fields in before.values()]
+    assert encoder.layers[0].activation_relu_or_gelu == before["layers.0"]["activation_relu_or_gelu"]
+
+
 def test_training_with_a_grad_scaler_or_with_wuve_follows_fp32_training():
     losses = {}
     for kind in ("torch", "scaler", "wuve"):
@@ -268,11 +298,31 @@ def test_wuve_state_can_be_saved():
     assert restored.scale() == optimizer.scale() == 2.0**16
 
 
+def test_a_copy_of_wuve_goes_on_like_the_first():
+    optimizer = WuveSGD([nn.Parameter(torch.ones(3))], lr=0.1, momentum=0.9, scale=8.0, growth_steps=2, max_scale=16.0)
+    twins = [optimizer, copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))]
+    for twin in twins:
+        for poison in (float("nan"), 0.0, 0.0, 0.0, 0.0, 0.0, 0.0):
+            (param,) = twin.param_groups[0]["params"]
+            param.grad = torch.ones(3) + poison
+            twin.step()
+    assert [(twin.scale(), twin.skipped_steps) for twin in twins] == [(16.0, 1)] * 3
+    assert all(torch.equal(twin.param_groups[0]["params"][0], param) for twin in twins)
+
+
+def test_the_state_of_another_optimizer_is_refused():
+    params = [nn.Parameter(torch.ones(3))]
+    message = "state_dict must be that of a WuveSGD, with scale and good_steps, not with state, param_groups"
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        WuveSGD(params, lr=0.1).load_state_dict(torch.optim.SGD(params, lr=0.1).state_dict())
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"lr": -1.0, "scale": 0.0}, "lr must be at least 0, not -1.0; scale must be more than 0, not 0.0"),
         ({"lr": 0.1, "growth_steps": 0}, "growth_steps must be more than 0, not 0"),
+        ({"lr": 0.1, "scale": 8.0, "max_scale": 4.0}, "max_scale must be at least scale (8.0), not 4.0"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(fields, message):
@@ -284,8 +334,19 @@ def test_parameters_must_be_fp32():
     message = "params must be float32, not torch.float64; the machine keeps FP32 masters"
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         WuveSGD([nn.Parameter(torch.ones(1, dtype=torch.float64))], lr=0.1)
+    optimizer = WuveSGD([nn.Parameter(torch.ones(1))], lr=0.1)
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1, dtype=torch.float64))]})
+    assert len(optimizer.param_groups) == 1
+
+
+def test_settings_of_a_group_are_checked():
+    with pytest.raises(ConfigError, match=r"^lr must be at least 0, not -1\.0$"):
+        WuveSGD([{"params": [nn.Parameter(torch.ones(1))], "lr": -1.0}], lr=0.1)
 
 
 def test_threads_must_be_one_or_more():
-    with pytest.raises(ConfigError, match=r"^threads must be at least 1, not 0"):
-        on_machine(nn.Linear(4, 4), threads=0)(torch.ones(1, 4))
+    layer = nn.Linear(4, 4)
+    with pytest.raises(ConfigError, match=r"^threads must be at least 1, not 0; leave it out for all CPUs$"):
+        on_machine(layer, threads=0)
+    assert type(layer) is nn.Linear

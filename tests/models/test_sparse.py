@@ -1,6 +1,7 @@
 """Sparse layers against their definitions: masks by loops, products by dense torch."""
 
 import copy
+import gc
 import io
 import pickle
 import re
@@ -290,16 +291,20 @@ def test_state_dicts_are_those_of_torch():
     assert torch.equal(loaded(images()), net(images()))
 
 
-def test_a_copy_trains_alone():
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
+@pytest.mark.parametrize("is_seen", [False, True])
+def test_a_copy_trains_alone_from_the_same_step(clone, is_seen):
     net = sparsify(network(), "transposable", refresh_steps=2)
-    optimizer = torch.optim.SGD(net.parameters(), 0.1)
-    train(net, optimizer, 3)
-    twin = pickle.loads(pickle.dumps(copy.deepcopy(net)))
+    train(net, torch.optim.SGD(net.parameters(), 0.1), 3)
+    if is_seen:
+        net(images())  # has the last update counted
+    twin = clone(net)
     before = net(images())
     assert torch.equal(twin(images()), before)
+    assert twin[2].sparse.step == net[2].sparse.step == 3
     train(twin, torch.optim.SGD(twin.parameters(), 0.1), 3)
     assert torch.equal(net(images()), before)
-    assert twin[2].sparse.step > net[2].sparse.step
+    assert (twin[2].sparse.step, net[2].sparse.step) == (5, 3)
 
 
 def train(net, optimizer, steps, scaler=None):
@@ -382,6 +387,33 @@ def test_inputs_without_a_batch_dimension_and_with_many():
     expected = conv(x), linear(tokens)
     torch.testing.assert_close(sparsify(conv, "dense")(x), expected[0])
     torch.testing.assert_close(sparsify(linear, "dense")(tokens), expected[1])
+
+
+@pytest.mark.parametrize("method", RECIPES)
+def test_an_empty_batch_gives_empty_results(method):
+    net = sparsify(
+        nn.Sequential(nn.Conv2d(16, 16, 3, groups=2), nn.Flatten(2), nn.Linear(16, 16)), method, exclude=[], decay=0.0
+    )
+    x = torch.zeros(0, 16, 6, 6, requires_grad=True)
+    out = net(x)
+    out.sum().backward()
+    assert out.shape == (0, 16, 16)
+    assert x.grad.shape == x.shape
+    assert not any(layer.weight.grad.any() for layer in (net[0], net[2]))
+
+
+def test_a_loss_that_is_kept_keeps_no_pruned_weights_alive():
+    layer = sparsify(nn.Linear(24, 16))
+    losses = [layer(torch.ones(2, 24)).sum() for _ in range(2)]
+    for loss in losses:
+        loss.backward()
+    alive = [part for part in gc.get_objects() if type(part) in (torch.Tensor, nn.Parameter) and part.shape == (16, 24)]
+    assert {id(part) for part in alive} <= {id(layer.weight), id(layer.weight.grad)}
+
+
+def test_a_module_without_storage_is_turned_and_called():
+    net = sparsify(network().to("meta"))
+    assert net(images().to("meta")).shape == (6, 10)
 
 
 def test_encoder_layers_use_the_pruned_weights_in_evaluation():

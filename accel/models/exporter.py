@@ -11,6 +11,7 @@ import torch
 from accel.errors import ConfigError
 from accel.models.aten import RULES, VIEWS
 from accel.models.capture import capture
+from accel.models.layers import sparse_layers
 from accel.models.lower import Lowering
 from accel.trace import Trace
 from accel.vector_ops import VectorOpName
@@ -38,9 +39,17 @@ def export(
     """
     if loss is not None and loss not in LOSSES:
         raise ConfigError(f"loss must be one of {', '.join(LOSSES)}, not {loss!r}")
+    name = type(module).__name__ if name is None else name
+    if not (name and name.isprintable()):
+        raise ConfigError(f"name must be one line of printable text, not {name!r}")
+    if sparse_layers(module):
+        raise ConfigError(
+            f"{name} must be as it was before sparsify and on_machine: a trace is of the dense network, and the method is "
+            "chosen when it is simulated; undo them with desparsify and off_machine"
+        )
     args, kwargs = _arguments(example_inputs)
     with _training(module, train):
-        graph = capture(module, args, kwargs, name or type(module).__name__)
+        graph = capture(module, args, kwargs, name)
     return Lowering(graph, RULES, VIEWS, frozenset(allow_ops)).trace(LOSSES[loss] if loss else None)
 
 
@@ -49,6 +58,8 @@ def _arguments(example_inputs: Any) -> tuple[tuple[Any, ...], Mapping[str, Any]]
         return (), example_inputs
     if isinstance(example_inputs, torch.Tensor):
         return (example_inputs,), {}
+    if isinstance(example_inputs, str) or not isinstance(example_inputs, Sequence):
+        raise ConfigError(f"example inputs must be a tensor, a sequence of arguments or a mapping, not {example_inputs!r:.60}")
     return tuple(example_inputs), {}
 
 
