@@ -15,7 +15,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 $(READY_ALL): $(READY)
-	$(INSTALL) -e '.[test,lint,torch,hf,experiment]'
+	$(INSTALL) -e '.[test,lint,torch,hf,experiment,rtl-test]'
 	touch $@
 
 # One training step of ResNet-18, layer by layer and stage by stage, and why it is as fast as it is.

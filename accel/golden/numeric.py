@@ -15,6 +15,7 @@ Float32s = NDArray[np.float32]
 
 NAN_FP32 = np.uint32(0x7FC00000).view(np.float32)
 NAN_FP16 = np.uint16(0x7E00).view(np.float16)
+NAN_BF16 = np.uint16(0x7FC0)
 
 
 def bits(values: NDArray[np.floating[Any]]) -> NDArray[np.unsignedinteger[Any]]:
@@ -43,3 +44,31 @@ def add(left: Float32s, right: Float32s) -> Float32s:
 def to_fp16(values: Float32s) -> Float16s:
     """Return FP32 `values` rounded to nearest even FP16: subnormals kept, overflow to infinity, NaN to 0x7E00."""
     return np.where(np.isnan(values), NAN_FP16, values.astype(np.float16))
+
+
+def from_bf16(patterns: NDArray[np.uint16]) -> Float32s:
+    """Return the values of BF16 bit patterns, subnormals as zeros with their sign."""
+    return _flush((patterns.astype(np.uint32) << 16).view(np.float32))
+
+
+@np.errstate(invalid="ignore", over="ignore", under="ignore")
+def multiply_bf16(left: NDArray[np.uint16], right: NDArray[np.uint16]) -> Float32s:
+    """Return the FP32 products of two arrays of BF16 patterns of one shape: exact, or infinity, or a flushed zero."""
+    return _flush(canonical(from_bf16(left) * from_bf16(right)))
+
+
+def add_bf16(left: Float32s, right: Float32s) -> Float32s:
+    """Return the FP32 sums of two FP32 arrays of one shape, rounded to nearest even, then flushed."""
+    return _flush(add(left, right))
+
+
+def to_bf16(values: Float32s) -> NDArray[np.uint16]:
+    """Return the BF16 patterns of FP32 `values` rounded to nearest even: subnormals flushed, overflow to infinity, NaN to 0x7FC0."""
+    patterns = _flush(values).view(np.uint32)
+    rounded = patterns + np.uint32(0x7FFF) + (patterns >> 16 & 1)
+    return np.where(np.isnan(values), NAN_BF16, rounded >> 16).astype(np.uint16)
+
+
+def _flush(values: Float32s) -> Float32s:
+    """Return `values` with those below 2**-126 replaced by zeros of their sign."""
+    return np.where(np.abs(values) < np.finfo(np.float32).smallest_normal, np.copysign(np.float32(0), values), values)
