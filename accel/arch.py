@@ -56,7 +56,7 @@ class Arch(Checked):
     """FP32 multiply-adds the vector unit starts in a cycle."""
     vector_latency_cycles: Annotated[int, Field(ge=0, le=1_000_000)]
     sore_lanes: Annotated[int, Field(ge=1, le=1_000_000)]
-    """Groups pruned side by side, one group per lane each `group` cycles."""
+    """Groups pruned in a cycle."""
     wuve_lanes: Annotated[int, Field(ge=1, le=1_000_000)]
     """Weights updated in a cycle."""
 

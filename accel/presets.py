@@ -37,13 +37,15 @@ _VCU1525 = Arch(
     dma_setup_cycles=8,  # assumed: descriptor fetch and address generation
     vector_lanes=192,  # the rule above: 384 bytes a cycle at peak
     vector_latency_cycles=32,  # assumed
-    sore_lanes=32,  # SAT paper, from readers of the full text
+    sore_lanes=4,  # the rate of 32 lanes that take 8 cycles a group (SAT paper, from readers of the full text)
     wuve_lanes=32,  # assumed, as many as SORE
 )
 
 _PRESETS = [
     _VCU1525,
-    _VCU1525.replace(name="sat-vcu1525-g16", description="sat-vcu1525 with groups of 16, for 2:16 patterns", group=16),
+    _VCU1525.replace(
+        name="sat-vcu1525-g16", description="sat-vcu1525 with groups of 16, for 2:16 patterns", group=16, sore_lanes=2
+    ),
     Arch(
         name="test",
         description="4x4 PEs, groups of 4: small enough to check by hand, every field different from its neighbours",
@@ -64,7 +66,7 @@ _PRESETS = [
         dma_setup_cycles=4,
         vector_lanes=8,
         vector_latency_cycles=5,
-        sore_lanes=2,
+        sore_lanes=1,
         wuve_lanes=3,
     ),
     Arch(
@@ -87,7 +89,7 @@ _PRESETS = [
         dma_setup_cycles=8,  # assumed
         vector_lanes=48,  # the rule above: 96 bytes a cycle
         vector_latency_cycles=32,  # assumed
-        sore_lanes=8,  # assumed: as many as columns
+        sore_lanes=1,  # assumed
         wuve_lanes=8,  # assumed
     ),
     Arch(
@@ -110,7 +112,7 @@ _PRESETS = [
         dma_setup_cycles=8,
         vector_lanes=920,  # the rule above: 1,843 bytes a cycle
         vector_latency_cycles=32,
-        sore_lanes=128,
+        sore_lanes=16,
         wuve_lanes=128,
     ),
 ]

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections import deque
 from fractions import Fraction
 
+SORE_LATENCY_CYCLES = 4
+"""From a group taken to its entries given, as the hardware is built."""
+
 
 def step_dma(bytes_moved: int, transfers: int, bytes_per_cycle: Fraction, setup_cycles: int) -> int:
     """Return the cycles in which the DMA sets up `transfers` and moves `bytes_moved`, one after another, without gaps."""
@@ -32,14 +35,9 @@ def step_vector(lane_ops: int, lanes: int, latency_cycles: int) -> int:
     return cycles
 
 
-def step_sore(groups: int, lanes: int, group: int) -> int:
-    """Return the cycles in which SORE's lanes, all in step, take an element of one group each a cycle until none is left."""
-    waiting, cycles = groups, 0
-    while waiting > 0:
-        waiting -= min(lanes, waiting)
-        for _ in range(group):
-            cycles += 1
-    return cycles
+def step_sore(groups: int, lanes: int) -> int:
+    """Return the cycles until the entries of the last of `groups` have left SORE, whose lanes take one group each a cycle."""
+    return step_vector(groups, lanes, SORE_LATENCY_CYCLES) if groups else 0
 
 
 def step_wuve(elems: int, passes: int, lanes: int) -> int:

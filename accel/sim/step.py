@@ -144,7 +144,7 @@ def _vector_task(work: VectorWork, arch: Arch) -> _Task:
 def _update_row(update: UpdateWork, arch: Arch) -> Row:
     engines = {
         "wuve": wuve_cycles(update.elems, update.passes, arch.wuve_lanes),
-        "sore": sore_cycles(update.sore_groups, arch.sore_lanes, arch.group),
+        "sore": sore_cycles(update.sore_groups, arch.sore_lanes),
         "dram": dma_cycles(update.dram_bytes, 2, arch.dram_bytes_per_cycle, arch.dma_setup_cycles),
     }
     cycles = max(engines.values()) + arch.dram_latency_cycles

@@ -6,6 +6,9 @@ import math
 
 from accel.jit import kernel
 
+SORE_LATENCY_CYCLES = 4
+"""From a group taken to its entries given."""
+
 
 @kernel
 def dma_cycles(bytes_moved: int, transfers: int, bytes_per_cycle: float, setup_cycles: int) -> int:
@@ -20,9 +23,9 @@ def vector_cycles(lane_ops: int, lanes: int, latency_cycles: int) -> int:
 
 
 @kernel
-def sore_cycles(groups: int, lanes: int, group: int) -> int:
-    """Return the cycles in which SORE prunes `groups`: each lane takes one group in `group` cycles, all lanes in step."""
-    return -(-groups // lanes) * group
+def sore_cycles(groups: int, lanes: int) -> int:
+    """Return the cycles in which SORE prunes `groups`: a lane takes one a cycle, and the last one leaves after the pipeline."""
+    return -(-groups // lanes) + SORE_LATENCY_CYCLES if groups else 0
 
 
 @kernel

@@ -169,7 +169,7 @@ def gemm_cost(machine: Machine, product: Product, tiling: Tiling, array: ArrayCy
     sore = 0
     if north.online:
         north_groups = product.repeats * north_passes * north.size * groups
-        sore = sore_cycles(north_groups, machine.sore_lanes, machine.group)
+        sore = sore_cycles(north_groups, machine.sore_lanes)
     ends = machine.dram_latency + fill + tail
     cycles = ends + max(array.run, dma - fill - tail, sore)
 

@@ -50,9 +50,9 @@ def test_an_operator_takes_the_longer_of_lanes_and_traffic(lane_ops, dram_bytes,
 @pytest.mark.parametrize(
     ("elems", "passes", "sore_groups", "dram_bytes", "cycles", "bound"),
     [
-        (10, 1, 4, 320, 20 + 28, "dram"),  # WUVE 4 cycles on 3 lanes, SORE 2 * 4 on 2 lanes, DMA 20 + 2 * 4
+        (10, 1, 4, 320, 20 + 28, "dram"),  # WUVE 4 cycles on 3 lanes, SORE 4 + 4 on one lane, DMA 20 + 2 * 4
         (100, 4, 4, 320, 20 + 34 * 4, "wuve"),
-        (10, 1, 41, 320, 20 + 21 * 4, "sore"),
+        (10, 1, 41, 320, 20 + 41 + 4, "sore"),
     ],
 )
 def test_an_update_takes_the_longest_of_its_engines(elems, passes, sore_groups, dram_bytes, cycles, bound):

@@ -94,7 +94,7 @@ def test_traffic_equals_a_walk_over_the_tiles(seed):
         bandwidth = Fraction(machine.dram_bytes_per_cycle)
         assert cost.dma_cycles == step_dma(traffic.dram_bytes, traffic.transfers, bandwidth, machine.dma_setup), label
         pruned = traffic.north_groups if product.north.online else 0
-        assert cost.sore_cycles == step_sore(pruned, machine.sore_lanes, machine.group), label
+        assert cost.sore_cycles == step_sore(pruned, machine.sore_lanes), label
 
 
 def test_a_pass_is_the_sum_of_its_tiles():
