@@ -2,15 +2,14 @@
 
 import numpy as np
 import pytest
+from array_cpp import ARRAY_16 as PARAMETERS
 from array_cpp import check_runs
 
 from accel.golden.numeric import bits
 from accel.golden.prune import Entries, prune
 from accel.rtl.command import Run
-from accel.rtl.parameters import ArrayParameters
 from accel.rtl.stimulus import stimulus
 from accel.sparsity import DENSE
-from accel.timing.array import os_run_cycles, ws_run_cycles
 
 pytestmark = [pytest.mark.rtl, pytest.mark.torch]
 torch = pytest.importorskip("torch")
@@ -20,8 +19,6 @@ from torch import nn  # noqa: E402
 from accel.models.machine import MachineEngine, on_machine  # noqa: E402
 from accel.models.sparse import sparsify  # noqa: E402
 from accel.models.zoo_convolutions import BasicBlock, ResNet  # noqa: E402
-
-PARAMETERS = ArrayParameters(rows=16, cols=16, adder_latency=4, multiplier_latency=3, group=8, row_lanes=(1, 4))
 
 
 class Recorder(MachineEngine):
@@ -74,16 +71,7 @@ def runs_of(lhs, rhs, out):
     plans = [Run(dataflow="OS", row_lanes=4, **sizes)]
     if isinstance(rhs, Entries):
         plans.append(Run(dataflow="WS", row_lanes=1, m_chunk=min(len(lhs), 256), **sizes))
-    return [(run, stimulus(PARAMETERS, run, lhs[None], [north]), os_or_ws_cycles(run)) for run in plans]
-
-
-def os_or_ws_cycles(run):
-    sizes = (PARAMETERS.rows, PARAMETERS.cols, PARAMETERS.adder_latency, run.row_lanes)
-    product, keep = (run.dim_m, run.dim_n), run.pattern.keep
-    if run.dataflow == "OS":
-        pipes = (PARAMETERS.drain_lanes, PARAMETERS.multiplier_latency)
-        return os_run_cycles(*sizes, *pipes, *product, run.groups * keep, run.count)
-    return ws_run_cycles(*sizes, PARAMETERS.multiplier_latency, *product, run.groups, keep, run.m_chunk, run.count)
+    return [(run, stimulus(PARAMETERS, run, lhs[None], [north])) for run in plans]
 
 
 def check_layer(pixels):

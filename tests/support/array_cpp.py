@@ -12,6 +12,11 @@ from rtl_build import FLAGS, compile_cpp
 from accel.rtl.array import COUNTERS, SystolicArray
 from accel.rtl.command import command_fields, command_layout
 from accel.rtl.emit import emit
+from accel.rtl.parameters import ArrayParameters
+from accel.timing.array import os_run_cycles, ws_run_cycles
+
+ARRAY_16 = ArrayParameters(rows=16, cols=16, adder_latency=4, multiplier_latency=3, group=8, row_lanes=(1, 4))
+"""The array of the long runs; building it takes a minute."""
 
 MAIN = Path(__file__).with_name("array_main.cpp")
 
@@ -30,15 +35,25 @@ def run_array(parameters, runs, *, stall_frac=0.0, limit=10_000_000, flags=FLAGS
         return _read(np.fromfile(target, np.uint8), parameters, len(runs))
 
 
-def check_runs(parameters, runs, cycles, **options):
-    """Run [(run, stimulus)] and compare every output and counter; `cycles` are those of each run."""
+def run_cycles(parameters, run):
+    """Return the closed form of a run."""
+    sizes = (parameters.rows, parameters.cols, parameters.adder_latency, run.row_lanes)
+    product, keep = (run.dim_m, run.dim_n), run.pattern.keep
+    if run.dataflow == "OS":
+        pipes = (parameters.drain_lanes, parameters.multiplier_latency)
+        return os_run_cycles(*sizes, *pipes, *product, run.groups * keep, run.count)
+    return ws_run_cycles(*sizes, parameters.multiplier_latency, *product, run.groups, keep, run.m_chunk, run.count)
+
+
+def check_runs(parameters, runs, **options):
+    """Run [(run, stimulus)] and compare every output and counter; return the counters of each run."""
     results, _ = run_array(parameters, runs, **options)
-    for (run, streams), expected, (counters, out) in zip(runs, cycles, results, strict=True):
-        wanted = {"cycles": expected, **streams.counters}
+    for (run, streams), (counters, out) in zip(runs, results, strict=True):
+        wanted = {"cycles": run_cycles(parameters, run), **streams.counters}
         assert {name: counters[name] for name in wanted} == wanted, f"counters of {run} on {parameters}"
         for number, (got, words) in enumerate(zip(out, streams.out, strict=True)):
             assert np.array_equal(got, words), f"output {number} of {run} on {parameters}"
-    return results
+    return [counters for counters, _ in results]
 
 
 def _main(parameters):
