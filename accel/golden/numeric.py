@@ -1,6 +1,9 @@
 """Floating point as the hardware does it: FP16 operands, exact FP32 products, FP32 sums rounded to nearest even.
 
 Overflow gives infinity, subnormals are kept, and a NaN result is always the one canonical NaN, whatever the operands carried.
+
+BF16 operands, as bit patterns, differ in one thing: numbers below 2^-126, operands, products, sums and results alike, are zeros
+with their sign. That loses no rounding: products and sums so small are exact in FP32 or far below 2^-126.
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Float16s = NDArray[np.float16]
+BFloat16s = NDArray[np.uint16]
+"""Bit patterns."""
 Float32s = NDArray[np.float32]
 
 NAN_FP32 = np.uint32(0x7FC00000).view(np.float32)
@@ -46,13 +51,13 @@ def to_fp16(values: Float32s) -> Float16s:
     return np.where(np.isnan(values), NAN_FP16, values.astype(np.float16))
 
 
-def from_bf16(patterns: NDArray[np.uint16]) -> Float32s:
+def from_bf16(patterns: BFloat16s) -> Float32s:
     """Return the values of BF16 bit patterns, subnormals as zeros with their sign."""
     return _flush((patterns.astype(np.uint32) << 16).view(np.float32))
 
 
 @np.errstate(invalid="ignore", over="ignore", under="ignore")
-def multiply_bf16(left: NDArray[np.uint16], right: NDArray[np.uint16]) -> Float32s:
+def multiply_bf16(left: BFloat16s, right: BFloat16s) -> Float32s:
     """Return the FP32 products of two arrays of BF16 patterns of one shape: exact, or infinity, or a flushed zero."""
     return _flush(canonical(from_bf16(left) * from_bf16(right)))
 
@@ -62,8 +67,8 @@ def add_bf16(left: Float32s, right: Float32s) -> Float32s:
     return _flush(add(left, right))
 
 
-def to_bf16(values: Float32s) -> NDArray[np.uint16]:
-    """Return the BF16 patterns of FP32 `values` rounded to nearest even: subnormals flushed, overflow to infinity, NaN to 0x7FC0."""
+def to_bf16(values: Float32s) -> BFloat16s:
+    """Return FP32 `values` rounded to nearest even BF16: subnormals flushed, overflow to infinity, NaN to 0x7FC0."""
     patterns = _flush(values).view(np.uint32)
     rounded = patterns + np.uint32(0x7FFF) + (patterns >> 16 & 1)
     return np.where(np.isnan(values), NAN_BF16, rounded >> 16).astype(np.uint16)

@@ -12,12 +12,12 @@ from accel.errors import ConfigError
 from accel.rtl.floats import PARTIAL_FRACTION_BITS, OperandFormat
 
 CUTS = {
-    2: ("fine",),
-    3: ("coarse", "add"),
+    2: ("add",),
+    3: ("middle", "count"),
     4: ("coarse", "add", "left"),
-    5: ("coarse", "add", "left", "left_fine"),
+    5: ("compare", "middle", "add", "left"),
     6: ("compare", "middle", "add", "left", "left_fine"),
-    7: ("compare", "coarse", "fine", "add", "left", "left_fine"),
+    7: ("compare", "middle", "add", "count", "left", "left_fine"),
     8: ("compare", "coarse", "fine", "add", "count", "left", "left_fine"),
 }
 """Steps (methods of `Adder`) behind which a register stands, for each latency; the last register is the output."""
@@ -31,24 +31,26 @@ _WIDTH = 28
 class Adder(wiring.Component):
     """Adds a product to a sum; `latency` cycles, 2 to 8, one sum a cycle.
 
-    Rounds to nearest even, with infinities and the one NaN as in IEEE 754; exact cancellation gives +0. There is one path
-    for near and far exponents. Of its 28 places the second has the weight of the larger exponent, the first is for carry, the last
+    Rounds to nearest even, with infinities and the one NaN as in IEEE 754; exact cancellation gives +0. There is one path for
+    near and far exponents. Of its 28 places the second has the weight of the larger exponent, the first is for carry, the last
     three are for rounding.
 
-    No step in the FP16 form handles subnormal or too large sums, because there are none (see `accel.rtl.floats`). BF16 sums below
-    2^-126 become zero with their sign; they need no rounding first, since every normal FP32 number is a multiple of 2^-149.
-    Larger than FP32 becomes infinity.
+    No step of the FP16 form handles subnormal or too large sums, because there are none: `accel.rtl.floats` says why. BF16
+    sums below 2^-126 become zero with their sign, without rounding first, since every normal FP32 number is a multiple of
+    2^-149; sums too large for FP32 become infinity.
 
-    Where the difference comes out negative. With exponents equal, or the sum's one less (its significand is then shifted by
-    one place, and the product's is at least 1/2), the product may be on either side of the sum. In all other cases the
-    significand that is not shifted is larger. In these two no bit is lost, and the negative difference has its leading one at
-    least one place lower than the numbers themselves: it is exact in 24 bits. So the ones' complement, less by one in the last of
-    the 28 places, rounds up to the right result: nothing needs to be compared or negated.
+    Where the difference comes out negative. With exponents equal, or the sum's one less (its significand is then shifted by one
+    place, and the product's is at least 1/2), the product may be on either side of the sum. In all other cases the significand
+    that is not shifted is larger. In these two no bit is lost, and a negative difference has its leading one at least one place
+    lower than the numbers themselves: it is exact in 24 bits. So its ones' complement, less by one in the last of 28 places,
+    rounds up to the right result: nothing needs to be compared or negated.
     """
 
     def __init__(self, operand_format: OperandFormat, latency: int) -> None:
         if latency not in CUTS:
-            raise ConfigError(f"latency must be between {min(CUTS)} and {max(CUTS)}, not {latency}")
+            raise ConfigError(
+                f"latency must be between {min(CUTS)} and {max(CUTS)}, not {latency}; choose an adder_latency in that range"
+            )
         self.operand_format = operand_format
         self.latency = latency
         partial = operand_format.partial_layout
@@ -96,8 +98,8 @@ class Adder(wiring.Component):
         A sum less by d has a difference of -d: its ones' complement, d - 1, needs no carry, and so the sum's significand enters
         one place lower where it is the smaller one. A shift out of range becomes one by 31 places, which is enough.
 
-        Infinity and NaN become the significands 1 and 1.5 with the largest exponent, to which nothing is added: they pass through
-        all that follows as numbers do.
+        Infinity and NaN become the significands 1 and 1.5 with the largest exponent, to which nothing is added: they pass
+        through all that follows as numbers do.
         """
         difference, is_special, is_nan = values["difference"], values["is_special"], values["is_nan"]
         swap, is_far, shift = Signal(), Signal(), Signal(5)
@@ -155,8 +157,9 @@ class Adder(wiring.Component):
         """Return the sum or difference in 28 places; a difference has its sign in the first.
 
         What fell off is not in the carry, which need not wait for it: the true result is a little above the sum, or a little
-        below the difference. That decides ties only (`above`, `below`). Nothing can be below a power of two, where places are finer:
-        bits fall off by a shift of 4 or more, and then at least 3/8 of the larger number's first place is left.
+        below the difference. That decides ties only (`above`, `below`). A difference is never a power of two, below which
+        places are finer, where that matters: bits fall off by a shift of 4 or more, so that more than 3/8 of the first place
+        of the larger number is left, and half a place below 1/2 is as fine as the last of the 28.
         """
         subtract, sticky = values["subtract"], values["sticky"]
         small = Cat(values["small"], 0) ^ subtract.replicate(_WIDTH)

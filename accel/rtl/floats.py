@@ -8,12 +8,13 @@ Four kinds of word travel through a processing element, each wide enough to be e
 - a *result* (`accel.rtl.rounder`): FP32, or the operand format again.
 
 VOID is the operand of an entry with valid = 0. VOID times anything, infinity and NaN included, is the product +0. That leaves a
-sum as it is, bit for bit: x + 0 = x for all x but -0, and a sum is never -0, because it starts from +0 and a sum of two numbers is
--0 only if both are -0 (x - x is +0 when rounding to nearest).
+sum as it is, bit for bit: x + 0 = x for all x but -0, and a sum is never -0, because it starts from +0 and a sum of two numbers
+is -0 only if both are -0 (x - x is +0 when rounding to nearest).
 
-Why FP16 sums need no FP32 range. Every product is a multiple of 2^-48, so a sum is 0 or at least 2^-48: no subnormals. A product is
-below 2^32, half a unit in the last place of 2^56: a sum of magnitude 2^56 stays there or shrinks, so none is ever larger, however
-many products are added (`tests/rtl/test_proofs.py` proves the step). Exponents -48 to 56 fit 7 bits with room for the codes.
+Why FP16 sums need not have all exponents of FP32. Every product is a multiple of 2^-48, so a sum is 0 or at least 2^-48: no
+subnormals. A product is below 2^32, half a unit in the last place of 2^56: a sum of magnitude 2^56 stays there or shrinks, so
+none is ever larger, however many products are added (`tests/rtl/test_proofs.py` proves the step). Exponents -48 to 56 fit 7
+bits with room for the codes.
 """
 
 from __future__ import annotations
@@ -89,8 +90,8 @@ class OperandFormat:
     def product_layout(self) -> data.StructLayout:
         """A product: `significand / 2**(product_bits - 1) * 2**(exponent - partial_bias)`.
 
-        The significand of FP16 has its leading one in one of the two upper bits, that of BF16 in the first. Zero has exponent and
-        significand 0. Where `special` is set it is infinity, or NaN if `nan` is set too, whatever exponent and significand.
+        The significand of FP16 has its leading one in one of the two upper bits, that of BF16 in the first. Zero has exponent
+        and significand 0. Where `special` is set it is infinity, or NaN if `nan` is set too, whatever exponent and significand.
         """
         bits = {"significand": self.product_bits, "exponent": self.partial_exponent_bits, "sign": 1, "special": 1, "nan": 1}
         return data.StructLayout(bits)
@@ -174,7 +175,7 @@ class OperandFormat:
         if not fits.all():
             raise ConfigError(
                 f"sums of {self.name} products must be 0 or from 2**{self.min_exponent} to 2**{self.max_exponent + 1}, "
-                f"not {words[~fits].flat[0].view(np.float32)}; take what an array can hold"
+                f"not {float(words[~fits].view(np.float32)[0])!r}; take what an array can hold"
             )
         code = np.where(is_zero, 0, np.where(is_special, self.partial_special, unbiased + self.partial_bias))
         is_nan = is_special & (words << 9 != 0)
@@ -223,8 +224,8 @@ class OperandFormat:
         return packed
 
 
-# Operand exponents -24 to 15 take codes 4 to 43: below are zero, from 48 on infinity, NaN and VOID. The sum of two such codes is
-# a product's code but for 1.
+# Operand exponents -24 to 15 take codes 4 to 43: below is zero, from 48 infinity, NaN and VOID. The sum of two such codes
+# is a product's code but for 1.
 FP16 = OperandFormat(
     name="fp16",
     exponent_bits=5,
@@ -248,4 +249,3 @@ BF16 = OperandFormat(
     min_exponent=-126,
     max_exponent=127,
 )
-

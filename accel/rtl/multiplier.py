@@ -15,9 +15,9 @@ from accel.rtl.floats import OperandFormat
 class Multiplier(wiring.Component):
     """Multiplies two operands exactly, in one DSP and a few LUTs; `latency` >= 0 cycles, one product a cycle.
 
-    The product is handed on as it leaves the DSP, its leading one in one of two places: the adder's shifters do for nothing what
-    normalising would do here with a multiplexer as wide as the product. (A BF16 product is normalised, because it overflows and
-    underflows.) Only the north operand may be VOID.
+    The product is handed on as it leaves the DSP, its leading one in one of two places: the adder's shifters do for nothing
+    what normalising would do here with a multiplexer as wide as the product. (A BF16 product is normalised, because it can
+    overflow and underflow.) Only the north operand may be VOID.
 
     Registers: the last one after everything, the one before it between the DSP and the choice of special values, more of them
     before the DSP; so a tool may move those beside the DSP into it.
@@ -25,7 +25,7 @@ class Multiplier(wiring.Component):
 
     def __init__(self, operand_format: OperandFormat, latency: int) -> None:
         if latency < 0:
-            raise ConfigError(f"latency must be at least 0, not {latency}")
+            raise ConfigError(f"latency must be at least 0, not {latency}; 0 is a product without a register")
         self.operand_format = operand_format
         self.latency = latency
         operand = operand_format.operand_layout
@@ -41,7 +41,8 @@ class Multiplier(wiring.Component):
         values = self._raw(m, west, north)
         if self.latency >= 2:
             values = {name: _register(m, f"raw_{name}", value) for name, value in values.items()}
-        significand, exponent, is_zero, special = values["significand"], values["exponent"], values["is_zero"], values["special"]
+        names = ("significand", "exponent", "is_zero", "special")
+        significand, exponent, is_zero, special = (values[name] for name in names)
         if not self.operand_format.has_subnormals:
             significand, exponent, is_zero, special = self._normalise(significand, exponent, is_zero, special)
         product = self.o_product
@@ -80,12 +81,16 @@ class Multiplier(wiring.Component):
         }
 
     def _normalise(self, significand: Any, exponent: Any, is_zero: Any, special: Any) -> tuple[Any, Any, Any, Any]:
-        """Return a BF16 product with its leading one first, its exponent's code, and whether it is zero or special after all."""
-        bias = self.operand_format.partial_bias
-        code = exponent - bias + significand[-1]
-        finite = ~special
-        is_small, is_large = (code <= 0), (code >= self.operand_format.partial_special) & finite & ~is_zero
-        return Mux(significand[-1], significand, significand << 1), code[:8], is_zero | is_small, special | is_large
+        """Return a BF16 product with its leading one first, its exponent's code, and whether it is zero or special after all.
+
+        All is ready for both places of the leading one before the DSP says which of them it is.
+        """
+        bias, largest = self.operand_format.partial_bias, self.operand_format.partial_special
+        is_high, is_number = significand[-1], ~(is_zero | special)
+        is_small = Mux(is_high, exponent <= bias - 1, exponent <= bias)
+        is_large = Mux(is_high, exponent >= bias + largest - 1, exponent >= bias + largest)
+        code = Mux(is_high, (exponent - (bias - 1))[:8], (exponent - bias)[:8])
+        return Mux(is_high, significand, significand << 1), code, is_zero | is_small, special | is_large & is_number
 
 
 def _register(m: Module, name: str, value: Any) -> Any:

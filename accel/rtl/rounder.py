@@ -14,8 +14,8 @@ from accel.rtl.floats import PARTIAL_FRACTION_BITS, OperandFormat
 class Rounder(wiring.Component):
     """Gives a sum as FP32 and rounded to the nearest even number of the operand format. Combinational.
 
-    FP16 results keep subnormals and overflow to infinity. A NaN leaves as the canonical one of its format. A BF16 result is never
-    subnormal, because no BF16 sum is.
+    FP16 results keep subnormals and overflow to infinity. A NaN leaves as the canonical one of its format. A BF16 result is
+    never subnormal, because no BF16 sum is.
     """
 
     verilog_name = "rounder"
