@@ -34,10 +34,11 @@ lint: $(READY_ALL)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(READY)
+bench: $(READY_ALL)
 	$(BIN)/python benchmarks/run.py
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/bit_true_gemm.py --threads 1
 	OPENBLAS_NUM_THREADS=2 $(BIN)/python benchmarks/bit_true_gemm.py --threads 2
+	$(BIN)/python benchmarks/array_twin.py
 
 soak: $(READY_ALL)
 	$(BIN)/python -m pytest -n auto -m soak
