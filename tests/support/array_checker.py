@@ -27,7 +27,9 @@ def find_problems(batch: Batch, seen: Seen) -> Iterator[str]:
     if len(seen.runs) != len(batch.cases):
         yield f"{len(seen.runs)} runs ended, not {len(batch.cases)}"
     for number, (case, counters) in enumerate(zip(batch.cases, seen.runs, strict=False)):
-        yield from (f"{problem} {_named(batch, number)}" for problem in _counter_problems(case, counters, batch.may_stall[number]))
+        yield from (
+            f"{problem} {_named(batch, number)}" for problem in _counter_problems(case, counters, batch.may_stall[number])
+        )
 
 
 def _word_problems(batch: Batch, sink: int, name: str, expected: list[str], words: list[str]) -> Iterator[str]:

@@ -43,7 +43,7 @@ class Batch:
     """The commands, then west and north."""
     sinks: list[Stream]
     may_stall: list[bool]
-    """Of each run whether a pause can hold it up: one of its own, or before a word of a run before that an output still holds."""
+    """Of each run whether a pause can hold it up: one of its own, or before a word that an output still holds."""
 
     @classmethod
     def of(cls, cases: Sequence[Case]) -> Batch:
@@ -103,7 +103,9 @@ def harness(parameters: ArrayParameters, array: str) -> str:
         ports += [f".{name}__{signal}({name}_{signal})" for signal in ("valid", "ready", "payload")]
         signals = ", ".join(f".{signal}({name}_{signal})" for signal in ("valid", "ready", "payload", "quiet"))
         kind = "stream_source" if is_source else "stream_sink"
-        parts.append(f'  {kind} #(.WIDTH({stream.width}), .NAME("{name}")) at_{name} (.clk(clk), .rst(rst), .done(done), {signals});')
+        parts.append(
+            f'  {kind} #(.WIDTH({stream.width}), .NAME("{name}")) at_{name} (.clk(clk), .rst(rst), .done(done), {signals});'
+        )
     quiet = " & ".join(f"{stream.name}_quiet" for stream in [*sources(parameters), *sinks(parameters)])
     ports += [f".o_{name}({name})" for name in COUNTERS]
     text = Path(__file__).with_name("array_harness.v").read_text()

@@ -106,7 +106,7 @@ class Case:
 
 
 def draw_case(parameters: ArrayParameters, seed: int, index: int, most_cycles: int = 2000) -> Case:
-    """Return run `index` of `seed`: sizes at and around what fills a tile are drawn often."""
+    """Return run `index` of `seed`: operands in turn; sizes at and around what fills a tile are drawn often."""
     rng = np.random.default_rng([seed, index])
     for _ in range(1000):
         case = _draw(parameters, rng, seed, index)
@@ -140,7 +140,7 @@ def _draw(parameters: ArrayParameters, rng: np.random.Generator, seed: int, inde
         m_chunk=int(rng.choice([dim_m, rng.integers(1, dim_m + 3)])),
         is_rounded=bool(rng.random() < 0.4),
     )
-    values = str(rng.choice(list(OPERANDS)))
+    values = list(OPERANDS)[index % len(OPERANDS)]
     return Case(parameters, run, k_taps, k_inner, values, str(rng.choice(PROFILES)), seed, index)
 
 
@@ -198,20 +198,28 @@ def _special(rng, shape):
     return np.where(rng.random(shape) < 0.1, rng.choice(SPECIAL, shape).view(np.float16), _tame(rng, shape))
 
 
+def _infinite(rng, shape):
+    """Few infinities or many, and zeros, of both signs, but no NaN: those that come out were made."""
+    chance, infinite = rng.random(shape), rng.choice([0.05, 0.25])
+    values = np.where(chance < 0.6, rng.choice(SPECIAL[:2], shape).view(np.float16), _tame(rng, shape))
+    return np.where(chance < infinite, rng.choice(SPECIAL[2:4], shape).view(np.float16), values)
+
+
 def _subnormal(rng, shape):
     tiny = rng.integers(0, 0x0800, shape) | rng.integers(0, 2, shape) << 15
     return np.where(rng.random(shape) < 0.7, tiny.astype(np.uint16).view(np.float16), _tame(rng, shape))
 
 
 def _cancelling(rng, shape):
-    """Few magnitudes, close to powers of 2 far apart: sums vanish, exactly and all but the last bits."""
-    magnitude = np.array([0x0001, 0x0400, 0x3C00, 0x3C01, 0x3BFF, 0x4BFF, 0x6400, 0x7BFF], np.uint16)
-    return (rng.choice(magnitude, shape) | rng.integers(0, 2, shape).astype(np.uint16) << 15).view(np.float16)
+    """Two magnitudes, of those close to powers of 2 far apart: sums vanish, exactly or all but the last bits."""
+    magnitudes = np.array([0x0001, 0x0400, 0x3C00, 0x3C01, 0x3BFF, 0x4BFF, 0x6400, 0x7BFF], np.uint16)
+    signs = rng.integers(0, 2, shape).astype(np.uint16) << 15
+    return (rng.choice(rng.choice(magnitudes, 2), shape) | signs).view(np.float16)
 
 
 def _large(rng, shape):
-    """Rounded to FP16, most sums overflow or lie where they just do not."""
-    return (rng.integers(0x5800, 0x7C00, shape) | rng.integers(0, 4, shape) // 3 << 15).astype(np.uint16).view(np.float16)
+    """Rounded to FP16, sums overflow or lie where they just do not."""
+    return (rng.integers(0x5400, 0x6000, shape) | rng.integers(0, 4, shape) // 3 << 15).astype(np.uint16).view(np.float16)
 
 
 def _small_results(rng, shape):
@@ -227,6 +235,7 @@ OPERANDS = {
     "tame": _tame,
     "raw bits": _raw,
     "special": _special,
+    "infinite": _infinite,
     "subnormal": _subnormal,
     "cancelling": _cancelling,
     "large": _large,
