@@ -11,12 +11,14 @@ from accel.arch import Arch
 from accel.dataflow.context import Options
 from accel.dataflow.lowering import lower
 from accel.dataflow.scheduling import schedule
+from accel.energy import EnergyTable, energy_table
 from accel.errors import ConfigError
 from accel.methods import method as named_method
 from accel.methods import optimizer as named_optimizer
 from accel.presets import DEFAULT_ARCH, DEFAULT_BATCH, PRESETS, preset
 from accel.report import Report
 from accel.schedule import Schedule
+from accel.sim.energy import step_energy
 from accel.sim.step import simulate_step
 from accel.sparsity import DENSE, NMPattern
 from accel.trace import Trace
@@ -54,6 +56,7 @@ def simulate(
     pregenerate: bool = True,
     baseline: bool | Report = True,
     allow_ops: Sequence[str] = (),
+    energy: str | Path | EnergyTable | None = None,
 ) -> Report:
     """Return what one training step of `network` costs on `arch`.
 
@@ -61,23 +64,13 @@ def simulate(
     `pattern` is kept:group. `dense_layers` are name patterns of weight layers that stay dense (default: the first one).
     `pregenerate` writes compact weights in the update; without it SORE prunes them on every load. `baseline` also runs dense
     training, for the speedup; the `baseline` of another report on the same network, machine, batch and optimizer is taken as
-    it is. Raises `ConfigError`, `TraceError` or `ScheduleError` for what cannot be.
+    it is. `energy` adds energy and power: a table's name, a TOML file or an `EnergyTable`. Raises `ConfigError`, `TraceError`
+    or `ScheduleError` for what cannot be.
     """
     trace, machine = resolve_trace(network, allow_ops), resolve_arch(arch)
-    nm_pattern = NMPattern.parse(pattern) if isinstance(pattern, str) else pattern
-    chosen = named_method(method)
-    options = Options(
-        batch=batch,
-        method=chosen,
-        pattern=DENSE if chosen.name == "dense" else nm_pattern,
-        optimizer=named_optimizer(optimizer),
-        word_elems=machine.group,
-        dense_layers=None if dense_layers is None else tuple(dense_layers),
-        pregenerate=pregenerate,
-    )
-    if chosen.name != "dense":
-        machine.run_pattern(nm_pattern)
-    report = _report(trace, machine, options)
+    table = None if energy is None else energy_table(energy)
+    options = step_options(machine, method, pattern, batch, dense_layers, optimizer, pregenerate)
+    report = _report(trace, machine, options, table)
     if isinstance(baseline, Report):
         return replace(report, baseline=_checked_baseline(baseline, report))
     if not baseline:
@@ -85,7 +78,33 @@ def simulate(
     if options.pattern.is_dense:
         return replace(report, baseline=report)
     dense = replace(options, method=named_method("dense"), pattern=DENSE)
-    return replace(report, baseline=_report(trace, machine, dense))
+    return replace(report, baseline=_report(trace, machine, dense, table))
+
+
+def step_options(
+    arch: Arch,
+    method: str,
+    pattern: str | NMPattern,
+    batch: int,
+    dense_layers: Sequence[str] | None,
+    optimizer: str,
+    pregenerate: bool,
+) -> Options:
+    """Return what a step is lowered for, given as in `simulate`; refuses a pattern that `arch` cannot run."""
+    nm_pattern = NMPattern.parse(pattern) if isinstance(pattern, str) else pattern
+    chosen = named_method(method)
+    options = Options(
+        batch=batch,
+        method=chosen,
+        pattern=DENSE if chosen.name == "dense" else nm_pattern,
+        optimizer=named_optimizer(optimizer),
+        word_elems=arch.group,
+        dense_layers=None if dense_layers is None else tuple(dense_layers),
+        pregenerate=pregenerate,
+    )
+    if chosen.name != "dense":
+        arch.run_pattern(nm_pattern)
+    return options
 
 
 def _checked_baseline(baseline: Report, report: Report) -> Report:
@@ -96,11 +115,16 @@ def _checked_baseline(baseline: Report, report: Report) -> Report:
             f"{part.network} on {part.arch} at batch {part.batch} with {part.optimizer}" for part in (report, baseline)
         )
         raise ConfigError(f"baseline must be dense training of {wanted}, not {baseline.method} training of {found}")
+    wanted_table, found_table = (part.energy.table if part.energy else None for part in (report, baseline))
+    if wanted_table != found_table:
+        named = [f"table {table.name}" if table else "no table" for table in (wanted_table, found_table)]
+        raise ConfigError(f"baseline must have the energies of {named[0]}, not of {named[1]}")
     return baseline
 
 
-def _report(trace: Trace, arch: Arch, options: Options) -> Report:
+def _report(trace: Trace, arch: Arch, options: Options, table: EnergyTable | None) -> Report:
     planned = schedule(lower(trace, options), arch)
+    rows = simulate_step(planned)
     footprint = planned.step.footprint
     return Report(
         network=trace.name,
@@ -112,7 +136,7 @@ def _report(trace: Trace, arch: Arch, options: Options) -> Report:
         clock_hz=arch.clock_hz,
         pes=arch.pes,
         pregenerate=options.pregenerate,
-        rows=simulate_step(planned),
+        rows=rows,
         dram_peak_bytes=footprint.total_bytes,
         footprint={name: getattr(footprint, name) for name in footprint.__dataclass_fields__},
         mac_saving_frac=_mac_saving(planned),
@@ -120,6 +144,7 @@ def _report(trace: Trace, arch: Arch, options: Options) -> Report:
         mappings_evaluated=sum(search.evaluated for search in planned.searches),
         search_seconds=planned.search_seconds,
         free_layers=planned.step.free_layers,
+        energy=None if table is None else step_energy(planned, rows, table),
     )
 
 

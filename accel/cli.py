@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from accel import networks
 from accel.errors import AccelError, ConfigError
 from accel.methods import METHODS, OPTIMIZERS
 from accel.presets import DEFAULT_ARCH, DEFAULT_BATCH, PRESETS, preset
 from accel.report import Report
+from accel.sim import scaling
+
+if TYPE_CHECKING:
+    from accel.html import MethodRun
 
 _Item = TypeVar("_Item")
 
@@ -60,10 +66,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="accel", description="Simulate training with N:M sparsity on an accelerator.", allow_abbrev=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
     _add_simulate(commands)
+    _add_report(commands)
     _add_compare(commands)
+    _add_scale(commands)
     _add_trace(commands)
     _add_experiment(commands)
+    _add_rtl(commands)
     _add_listings(commands)
+    _add_synth(commands)
     importer = commands.add_parser("import", help="turn another tool's network description into a trace")
     importer.add_argument("format", choices=["scalesim"], help="scalesim: a topology CSV, convolution or GEMM form")
     importer.add_argument("file", type=Path)
@@ -79,6 +89,15 @@ def _add_simulate(commands: argparse._SubParsersAction[_Parser]) -> None:
         description="Lower, schedule and simulate one training step; compare it with dense training on the same machine.",
         allow_abbrev=False,
     )
+    _add_step_arguments(command)
+    command.add_argument("--layers", action="store_true", help="list every row, not only the slowest")
+    command.add_argument("--no-baseline", action="store_true", help="leave out the dense run and the speedup")
+    command.add_argument("--json", metavar="F|-", help="write the report as JSON; - writes only that to standard output")
+    command.add_argument("--csv", metavar="F|-", help="write one line per row as CSV")
+    command.set_defaults(run=_simulate)
+
+
+def _add_step_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("network", metavar="NET|FILE.json", help="a shipped network (see accel networks) or a trace file")
     command.add_argument("--arch", default=DEFAULT_ARCH, metavar="NAME|FILE.toml", help="machine (default %(default)s)")
     command.add_argument("--method", default="bdwp", metavar="NAME", help="see accel methods (default %(default)s)")
@@ -101,11 +120,28 @@ def _add_simulate(commands: argparse._SubParsersAction[_Parser]) -> None:
         help="write compact weights in the update, or prune dense weights on every load, or take the faster (default on)",
     )
     command.add_argument("--allow-ops", default="", metavar="OP[,OP]", help="unknown operators to count as free")
-    command.add_argument("--layers", action="store_true", help="list every row, not only the slowest")
-    command.add_argument("--no-baseline", action="store_true", help="leave out the dense run and the speedup")
-    command.add_argument("--json", metavar="F|-", help="write the report as JSON; - writes only that to standard output")
-    command.add_argument("--csv", metavar="F|-", help="write one line per row as CSV")
-    command.set_defaults(run=_simulate)
+    command.add_argument(
+        "--energy",
+        metavar="NAME|FILE.toml",
+        help="add energy and power by this table of energies (see accel energies; default: none)",
+    )
+
+
+def _add_report(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = commands.add_parser(
+        "report",
+        help="one page that explains a training step: charts, roofline, schedule",
+        description="Write one self-contained HTML page about a training step; it asks nothing of the network.",
+        allow_abbrev=False,
+    )
+    _add_step_arguments(command)
+    command.add_argument(
+        "--compare",
+        metavar="RUN[,RUN]",
+        help="METHOD:KEEP:GROUP or dense, to set beside it (default: of dense, bdwp:2:4 and bdwp:2:8 what the machine can run)",
+    )
+    command.add_argument("-o", "--output", default="report.html", metavar="FILE.html|-", help="default %(default)s")
+    command.set_defaults(run=_report)
 
 
 def _add_compare(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -121,6 +157,39 @@ def _add_compare(commands: argparse._SubParsersAction[_Parser]) -> None:
     command.add_argument("--method", default="bdwp", metavar="NAME", help="default %(default)s")
     command.add_argument("--batch", type=int, metavar="B", help="samples in a step (default 128, resnet50 64)")
     command.set_defaults(run=_compare)
+
+
+def _add_scale(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = commands.add_parser(
+        "scale",
+        help="how long a step takes on many machines that train together",
+        description="Data-parallel training steps: dW summed up by a ring of machines beside the backward pass.",
+        allow_abbrev=False,
+    )
+    command.add_argument("network", metavar="NET|FILE.json", help="a shipped network (see accel networks) or a trace file")
+    counts = ",".join(map(str, scaling.DEFAULT_DEVICES))
+    command.add_argument("--devices", default=counts, metavar="P[,P]", help="numbers of machines (default %(default)s)")
+    command.add_argument("--arch", default=DEFAULT_ARCH, metavar="NAME|FILE.toml", help="machine (default %(default)s)")
+    command.add_argument("--method", default="bdwp", metavar="NAME", help="see accel methods (default %(default)s)")
+    command.add_argument("--pattern", default="2:8", metavar="KEEP:GROUP", help="default %(default)s")
+    command.add_argument("--batch", type=int, metavar="B", help=f"samples of each machine: weak scaling ({DEFAULT_BATCH})")
+    command.add_argument("--global-batch", type=int, metavar="B", help="samples of all machines together: strong scaling")
+    command.add_argument("--dense-layers", metavar="GLOB[,GLOB]", help="as in accel simulate")
+    command.add_argument("--optimizer", default="sgd", metavar="NAME", help=f"{', '.join(OPTIMIZERS)} (default %(default)s)")
+    command.add_argument("--pregenerate", choices=["on", "off"], default="on", help="as in accel simulate (default on)")
+    command.add_argument("--allow-ops", default="", metavar="OP[,OP]", help="unknown operators to count as free")
+    numbers = {
+        "--link-gbps": (scaling.DEFAULT_LINK_GBPS, "G", "10^9 bit/s of a link, each way (default %(default)g)"),
+        "--link-latency-us": (scaling.DEFAULT_LINK_LATENCY_US, "U", "microseconds a hop (default %(default)g)"),
+        "--bucket-mib": (scaling.DEFAULT_BUCKET_MIB, "M", "MiB of dW that go round together (default %(default)g)"),
+    }
+    for name, (default, letter, text) in numbers.items():
+        command.add_argument(name, type=float, default=default, metavar=letter, help=text)
+    command.add_argument("--gradients", default="fp32", metavar="FORMAT", help="fp32 or fp16 on the link (default fp32)")
+    command.add_argument("--update", default="replicated", metavar="KIND", help="replicated or sharded (default replicated)")
+    command.add_argument("--json", metavar="F|-", help="write the result as JSON; - writes only that to standard output")
+    command.add_argument("--csv", metavar="F|-", help="write one line per number of machines as CSV")
+    command.set_defaults(run=_scale)
 
 
 def _add_trace(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -171,12 +240,48 @@ def _add_experiment(commands: argparse._SubParsersAction[_Parser]) -> None:
     command.set_defaults(run=_experiment)
 
 
+def _add_rtl(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = commands.add_parser(
+        "rtl",
+        help="write Verilog of a machine's array, of one PE or of SORE, with a bench",
+        description="Write a folder for an FPGA project to take in: Verilog, a self-checking bench, a data sheet, a side file "
+        "for programs, and files for FuseSoC, Vivado and nextpnr.",
+        allow_abbrev=False,
+    )
+    command.add_argument("--arch", default=DEFAULT_ARCH, metavar="NAME|FILE.toml", help="machine (default %(default)s)")
+    command.add_argument("--top", default="array", choices=["array", "uspe", "sore"], help="default %(default)s")
+    command.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
+    command.add_argument("--force", action="store_true", help="write into a folder that is not empty, over the files in it")
+    command.set_defaults(run=_rtl)
+
+
 def _add_listings(commands: argparse._SubParsersAction[_Parser]) -> None:
     commands.add_parser("networks", help="list the networks that ship with the package").set_defaults(run=_list_networks)
     archs = commands.add_parser("archs", help="list the machines, or print one as TOML")
     archs.add_argument("name", nargs="?", help="print this machine as a TOML file to start your own from")
     archs.set_defaults(run=_list_archs)
+    energies = commands.add_parser("energies", help="list the tables of energies, or print one as TOML")
+    energies.add_argument("name", nargs="?", help="print this table as a TOML file to start your own from")
+    energies.set_defaults(run=_list_energies)
     commands.add_parser("methods", help="list the sparse training methods").set_defaults(run=_list_methods)
+
+
+def _add_synth(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = commands.add_parser(
+        "synth",
+        help="what the hardware takes of an FPGA: synthesis, part by part",
+        description="Synthesise the hardware of a machine with Yosys; on ECP5 also place and route it. Results are cached.",
+        allow_abbrev=False,
+    )
+    command.add_argument("--arch", default=DEFAULT_ARCH, metavar="NAME|FILE.toml", help="machine (default %(default)s)")
+    command.add_argument(
+        "--top", default="array", metavar="TOP", help="array, uspe (one PE) or sore (one selector) (default %(default)s)"
+    )
+    command.add_argument("--target", default="xcup", metavar="FAMILY", help="xcup (UltraScale+) or ecp5 (default %(default)s)")
+    command.add_argument("--place", action="store_true", help="place and route too, for a clock (ecp5, a 4x4 takes minutes)")
+    command.add_argument("--seed", type=int, default=1, metavar="N", help="of the placement (default %(default)s)")
+    command.add_argument("--json", metavar="F|-", help="write the report as JSON; - writes only that to standard output")
+    command.set_defaults(run=_synth)
 
 
 def _simulate(options: argparse.Namespace) -> None:
@@ -184,7 +289,23 @@ def _simulate(options: argparse.Namespace) -> None:
         raise ConfigError(f"json and csv must go to different places, not both to {options.json}")
     for file in (options.json, options.csv):
         _check_writable(file)
-    from accel import api, text
+    from accel import text
+
+    with _waiting():
+        report = _run_step(options, not options.no_baseline)
+    outputs = {options.json: report.to_json, options.csv: report.to_csv}
+    if "-" not in outputs:
+        text.print_report(report, text.console(), options.layers)
+    for file, content in outputs.items():
+        if file == "-":
+            sys.stdout.write(content())
+        elif file:
+            _write(file, content())
+
+
+def _run_step(options: argparse.Namespace, baseline: bool | Report) -> Report:
+    """Return the report of what `_add_step_arguments` asks for; "auto" takes the faster way to compact weights."""
+    from accel import api
 
     def run(pregenerate: bool, baseline: bool | Report) -> Report:
         return api.simulate(
@@ -198,20 +319,43 @@ def _simulate(options: argparse.Namespace) -> None:
             pregenerate=pregenerate,
             baseline=baseline,
             allow_ops=_names(options.allow_ops),
+            energy=options.energy,
         )
 
+    report = run(options.pregenerate != "off", baseline)
+    if options.pregenerate == "auto":  # dense training has no compact weights: it is the same with either
+        report = min(report, run(False, report.baseline or False), key=lambda report: report.cycles)
+    return report
+
+
+def _report(options: argparse.Namespace) -> None:
+    _check_writable(options.output)
+    from accel import api, html
+
     with _waiting():
-        report = run(options.pregenerate != "off", not options.no_baseline)
-        if options.pregenerate == "auto":  # dense training has no compact weights: it is the same with either
-            report = min(report, run(False, report.baseline or False), key=lambda report: report.cycles)
-    outputs = {options.json: report.to_json, options.csv: report.to_csv}
-    if "-" not in outputs:
-        text.print_report(report, text.console(), options.layers)
-    for file, content in outputs.items():
-        if file == "-":
-            sys.stdout.write(content())
-        elif file:
-            _write(file, content())
+        arch = api.resolve_arch(options.arch)
+        main_run, runs = html.chosen_runs(options.method, options.pattern, options.compare, arch)
+        report = _run_step(options, True)
+        compared = [report if run == main_run else _run_step(_with(options, run), report.baseline or True) for run in runs]
+        page = html.build_page(report, arch, compared, _report_command(options, runs))
+    if options.output == "-":
+        sys.stdout.write(page)
+    else:
+        _write(options.output, page)
+        print(f"{options.output}: {len(page.encode()) / 1e3:.0f} kB", file=sys.stderr)
+
+
+def _with(options: argparse.Namespace, run: MethodRun) -> argparse.Namespace:
+    return argparse.Namespace(**{**vars(options), "method": run.method, "pattern": run.pattern})
+
+
+def _report_command(options: argparse.Namespace, runs: Iterable[MethodRun]) -> str:
+    """Return the command line that writes the same page, with every choice said."""
+    words = ["accel", "report", options.network]
+    for name in ("arch", "method", "pattern", "batch", "dense_layers", "optimizer", "pregenerate", "allow_ops", "energy"):
+        value = getattr(options, name)
+        words += [f"--{name.replace('_', '-')}", str(value)] if value not in (None, "") else []
+    return shlex.join([*words, "--compare", ",".join(map(str, runs)), "-o", "report.html"])
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -232,6 +376,48 @@ def _compare(options: argparse.Namespace) -> None:
         track=track,
     )
     text.print_comparison(result, text.console())
+
+
+def _scale(options: argparse.Namespace) -> None:
+    if options.json and options.json == options.csv:
+        raise ConfigError(f"json and csv must go to different places, not both to {options.json}")
+    for file in (options.json, options.csv):
+        _check_writable(file)
+    from accel import scale, text
+
+    between = scaling.Network(options.link_gbps, options.link_latency_us, options.bucket_mib, options.gradients, options.update)
+    with _after_a_second() as show:
+
+        def track(counts: Sequence[int]) -> Iterator[int]:
+            for count in counts:
+                show(f"simulating a ring of {count:,}")
+                yield count
+
+        result = scale.scale(
+            options.network,
+            options.arch,
+            devices=_whole_numbers("devices", options.devices),
+            batch=options.batch,
+            global_batch=options.global_batch,
+            between=between,
+            method=options.method,
+            pattern=options.pattern,
+            dense_layers=_dense_layers(options.dense_layers),
+            optimizer=options.optimizer,
+            pregenerate=options.pregenerate == "on",
+            allow_ops=_names(options.allow_ops),
+            track=track,
+        )
+    outputs = {options.json: result.to_json, options.csv: result.to_csv}
+    if "-" not in outputs:
+        out = text.console()
+        out.print("\n".join(scale.headline(result)), style="bold")
+        text.print_listing(scale.COLUMNS, scale.table(result), out)
+    for file, content in outputs.items():
+        if file == "-":
+            sys.stdout.write(content())
+        elif file:
+            _write(file, content())
 
 
 def _list_networks(options: argparse.Namespace) -> None:
@@ -261,6 +447,22 @@ def _list_archs(options: argparse.Namespace) -> None:
         for arch in PRESETS.values()
     ]
     text.print_listing(("arch", "PEs", "MHz", "group", "peak TFLOP/s", "DRAM GB/s", "what it is"), rows, text.console())
+
+
+def _list_energies(options: argparse.Namespace) -> None:
+    from accel.energy import energy_table, table_names, table_text
+
+    if options.name:
+        print(table_text(options.name), end="")
+        return
+    from accel import text
+
+    rows = []
+    for table in map(energy_table, table_names()):
+        figures = table.figures.values()
+        assumed = sum(figure.assumed for figure in figures)
+        rows.append((table.name, f"{assumed} of {len(figures)}", table.description))
+    text.print_listing(("energies", "assumed", "what it is"), rows, text.console())
 
 
 def _list_methods(options: argparse.Namespace) -> None:
@@ -318,6 +520,39 @@ def _experiment(options: argparse.Namespace) -> None:
     text.print_listing(header, lines, text.console())
 
 
+def _synth(options: argparse.Namespace) -> None:
+    from accel import api, text
+
+    _check_writable(options.json)
+    arch = api.resolve_arch(options.arch)
+    if importlib.util.find_spec("amaranth") is None:
+        raise ConfigError("amaranth must be installed, not found; pip install 'nm-accel[rtl]'")
+    from accel.rtl import synth
+
+    with _stages("loading Amaranth") as show:
+        report = synth.synthesize_arch(arch, options.top, options.target, is_placed=options.place, seed=options.seed, show=show)
+    if options.json == "-":
+        sys.stdout.write(report.to_json())
+        return
+    out = text.console()
+    out.print(f"{report.arch}: {report.top} on {report.target}, before packing; {report.tools}", style="bold")
+    text.print_listing(synth.COLUMNS, synth.table(report), out)
+    out.print(f"clock: {report.clock()}")
+    if options.json:
+        _write(options.json, report.to_json())
+
+
+def _rtl(options: argparse.Namespace) -> None:
+    from accel.api import resolve_arch
+
+    arch = resolve_arch(options.arch)
+    with _stages("importing Amaranth") as show:
+        from accel.rtl.package import write_package
+
+        files = write_package(arch, options.top, options.output, force=options.force, show=show)
+    print(f"{options.output}: {len(files)} files; README.md says what they are", file=sys.stderr)
+
+
 def _waiting() -> AbstractContextManager[object]:
     """Show on a terminal that something is going on, and say so when Numba compiles for the first time."""
     if not sys.stderr.isatty():
@@ -327,6 +562,27 @@ def _waiting() -> AbstractContextManager[object]:
 
     what = "compiling the closed forms, once for this version (about 10 s)" if is_cache_empty() else "scheduling and simulating"
     return console(stderr=True).status(what)
+
+
+@contextmanager
+def _after_a_second() -> Iterator[Callable[[str], None]]:
+    """Show on a terminal what is going on if it takes more than a second; what is handed out changes the text."""
+    if not sys.stderr.isatty():
+        yield lambda stage: None
+        return
+    from threading import Timer
+
+    from accel.text import console
+
+    status = console(stderr=True).status("simulating")
+    timer = Timer(1.0, status.start)
+    timer.start()
+    try:
+        yield status.update
+    finally:
+        timer.cancel()
+        timer.join()
+        status.stop()
 
 
 @contextmanager
@@ -345,6 +601,13 @@ def _stages(first: str) -> Iterator[Callable[[str], None]]:
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _whole_numbers(name: str, text: str) -> list[int]:
+    for part in _names(text):
+        if not (part.isascii() and part.isdigit()) or len(part) > 18:
+            raise ConfigError(f"{name} must be whole numbers like 1,2,4, not {part!r}")
+    return [int(part) for part in _names(text)]
 
 
 def _dense_layers(text: str | None) -> list[str] | None:

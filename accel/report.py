@@ -7,9 +7,12 @@ other work and takes no time of its own has `cycles` 0 and says how long it was 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+
+from accel.energy import COMPONENTS, StepEnergy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,6 +92,8 @@ class Report:
     search_seconds: float
     free_layers: tuple[str, ...] = ()
     baseline: Report | None = field(default=None, repr=False)
+    energy: StepEnergy | None = field(default=None, repr=False)
+    """Joules of every row, if a table of energies was given."""
 
     @cached_property
     def cycles(self) -> int:
@@ -160,8 +165,59 @@ class Report:
                 before = dense / sparse
         return losses
 
+    @property
+    def average_power_watts(self) -> float | None:
+        """Energy of the step over its time; None without energies."""
+        return self.energy.joules / self.seconds if self.energy else None
+
+    @property
+    def energy_delay_joule_seconds(self) -> float | None:
+        """Energy of the step times its time; None without energies."""
+        return self.energy.joules * self.seconds if self.energy else None
+
+    @property
+    def useful_gflops_per_watt(self) -> float | None:
+        """Useful multiply-accumulates, each two operations, in 10^9 a second over the average power; None without energies."""
+        return 2e-9 * self.total("macs_useful") / self.energy.joules if self.energy and self.energy.joules else None
+
+    @property
+    def energy_gain_over_dense(self) -> float | None:
+        """Energy of the dense step over this one's; None without energies or baseline."""
+        dense = self.baseline.energy if self.baseline else None
+        return dense.joules / self.energy.joules if dense and self.energy and self.energy.joules else None
+
+    def stage_energy(self, stage: str) -> dict[str, float]:
+        """Return the joules of one of `STAGES` by component; nothing without energies."""
+        if self.energy is None:
+            return {}
+        return self.energy.components(index for index, row in enumerate(self.rows) if row.group == stage)
+
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form that docs/formats.md describes."""
+        """Return the JSON form that docs/formats.md describes; keys about energy only if a table was given."""
+        return self._dict_without_energy() | self._energy_dict()
+
+    def _energy_dict(self) -> dict[str, Any]:
+        energy = self.energy
+        if energy is None:
+            return {}
+        layers = [
+            asdict(row) | {"events": events._asdict(), "energy": _with_total(joules)}
+            for row, events, joules in zip(self.rows, energy.events, energy.rows, strict=True)
+        ]
+        totals = _with_total(energy.components()) | {
+            "average_power_watts": self.average_power_watts,
+            "energy_delay_joule_seconds": self.energy_delay_joule_seconds,
+            "useful_gflops_per_watt": self.useful_gflops_per_watt,
+            "energy_gain_over_dense": self.energy_gain_over_dense,
+        }
+        section = {
+            "totals": totals,
+            "stages": {stage: _with_total(self.stage_energy(stage)) for stage in STAGES},
+            "table": energy.table.model_dump(),
+        }
+        return {"layers": layers, "energy": section}
+
+    def _dict_without_energy(self) -> dict[str, Any]:
         return {
             "schema_version": SCHEMA_VERSION,
             "network": self.network,
@@ -210,7 +266,7 @@ class Report:
         import io
 
         buffer = io.StringIO()
-        records = [_flat(row) for row in self.rows]
+        records = self._records()
         writer = csv.DictWriter(buffer, records[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(records)
@@ -220,9 +276,21 @@ class Report:
         """Return the rows as a pandas table, the columns those of the CSV form."""
         import pandas as pd
 
-        return pd.DataFrame([_flat(row) for row in self.rows])
+        return pd.DataFrame(self._records())
+
+    def _records(self) -> list[dict[str, Any]]:
+        records = [_flat(row) for row in self.rows]
+        if self.energy is None:
+            return records
+        return [record | _with_total(joules) for record, joules in zip(records, self.energy.rows, strict=True)]
 
 
 def _flat(row: Row) -> dict[str, Any]:
     flat = {column.name: getattr(row, column.name) for column in fields(row) if column.name != "losses"}
     return flat | {f"lost_to_{loss}_cycles": row.losses.get(loss, 0) for loss in LOSSES}
+
+
+def _with_total(joules: dict[str, float]) -> dict[str, float]:
+    """Return energies by component under the names of the files, their sum first."""
+    named = {f"{component}_joules": joules[component] for component in COMPONENTS}
+    return {"energy_joules": math.fsum(joules.values()), **named}

