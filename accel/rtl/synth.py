@@ -65,8 +65,10 @@ _DSPS = ("DSP48E2", "MULT18X18D")
 _RAM_HALVES = {"RAMB18E2": 1, "RAMB36E2": 2, "DP16KD": 2}
 # Cells that take nothing that is counted: buffers of pins, the multiplexers behind LUTs, notes of Yosys.
 _FREE = {"IBUF", "OBUF", "BUFG", "MUXF7", "MUXF8", "MUXF9", "PFUMX", "L6MUX21", "GND", "VCC", "$scopeinfo"}
+_PLACEMENT_VERSION = 2  # of the fields of `Placement`, since the cache outlives them
 _LUT = re.compile(r"LUT[1-6]")
 _INSTANCE = re.compile(r"^  (\w+) \w+ \($", re.MULTILINE)
+_INTERFACE = re.compile(r"^module (?s:.*?);\n|^  (?:input|output) .*\n|^endmodule\n", re.MULTILINE)
 _COMMENT = re.compile(r"^//.*\n", re.MULTILINE)
 
 
@@ -79,6 +81,8 @@ class Placement:
     luts: int
     """LUT4s after packing (TRELLIS_COMB): logic, carry and memory."""
     flip_flops: int
+    path: tuple[str, str]
+    """Registers at the two ends of that path, as the netlist names them."""
     seed: int
 
 
@@ -147,7 +151,8 @@ class Report:
             placed = self.placement
             return (
                 f"{placed.clock_hz / 1e6:.1f} MHz on an {PLACED_ON}, register to register, without pins; "
-                f"{placed.luts} LUT4s after packing, {placed.flip_flops} flip-flops, seed {placed.seed}"
+                f"{placed.luts:,} LUT4s after packing, {placed.flip_flops:,} flip-flops, seed {placed.seed}; "
+                f"slowest from {placed.path[0]} to {placed.path[1]}"
             )
         if self.target == "xcup":
             return "not known: there is no open place and route for UltraScale+"
@@ -259,7 +264,10 @@ def synthesize(
     _check_target(target, is_placed)
     tools = _tools(is_placed)
     used = {name: _COMMENT.sub("", verilog[name]) for name in _below(verilog, top)}
-    options = (used, top, target, is_hollow, is_placed, seed if is_placed else 0, tools, _SCRIPTS[target], _PLACE, RESOURCES)
+    if is_hollow:  # of what is left out only the ports matter
+        used = {name: text if name == top else "".join(_INTERFACE.findall(text)) for name, text in used.items()}
+    placing = (seed, _PLACEMENT_VERSION) if is_placed else 0
+    options = (used, top, target, is_hollow, is_placed, placing, tools, _SCRIPTS[target], _PLACE, RESOURCES)
     file = _cache_folder() / f"{hashlib.sha256(repr(options).encode()).hexdigest()[:24]}.json"
     if file.exists():
         return _from_json(file.read_text())
@@ -339,13 +347,27 @@ def _place(seed: int, folder: Path) -> Placement:
     if not clocks:
         raise ConfigError("nextpnr must report a clock, found none; the design has no path from register to register")
     used = {cell: int(count) for cell, count in re.findall(r"(TRELLIS_COMB|TRELLIS_FF):\s+(\d+)/", log)}
-    return Placement(clock_hz=float(clocks[-1]) * 1e6, luts=used["TRELLIS_COMB"], flip_flops=used["TRELLIS_FF"], seed=seed)
+    start, end = (re.findall(rf"{kind}\s+\S+\s+\S+\s+Source (\S+)", log)[0] for kind in ("clk-to-q", "setup"))
+    return Placement(
+        clock_hz=float(clocks[-1]) * 1e6,
+        luts=used["TRELLIS_COMB"],
+        flip_flops=used["TRELLIS_FF"],
+        path=(_register(start), _register(end)),
+        seed=seed,
+    )
+
+
+def _register(pin: str) -> str:
+    """Return the name that a register had before Yosys made cells of it."""
+    return re.sub(r"(_TRELLIS_FF_.*)?\.\w+$", "", pin)
 
 
 def _from_json(text: str) -> Synthesis:
     fields = json.loads(text)
     placement = fields.pop("placement")
-    return Synthesis(**fields, placement=None if placement is None else Placement(**placement))
+    if placement is not None:
+        placement = Placement(**placement | {"path": tuple(placement["path"])})
+    return Synthesis(**fields, placement=placement)
 
 
 def _tools(is_placed: bool) -> str:

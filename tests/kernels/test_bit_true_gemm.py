@@ -220,7 +220,7 @@ def test_what_cannot_be_multiplied_is_refused(call, message):
 def kernels():
     """Yield (module name, name, compiled function) of everything in the folders that hold kernels."""
     for folder in jit._KERNEL_FOLDERS:
-        package = importlib.import_module(f"accel.{folder}")
+        package = importlib.import_module(f"accel.{folder.replace('/', '.')}")
         for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             for name, value in vars(importlib.import_module(info.name)).items():
                 if hasattr(value, "targetoptions"):
@@ -233,6 +233,8 @@ def test_no_kernel_uses_fastmath():
 
 def test_only_the_known_folders_hold_kernels():
     package = Path(accel.__file__).parent
-    users = {path.relative_to(package).parts[0] for path in package.rglob("*.py") if "import kernel\n" in path.read_text()}
+    users = {
+        path.relative_to(package).parent.as_posix() for path in package.rglob("*.py") if "import kernel\n" in path.read_text()
+    }
     assert users <= set(jit._KERNEL_FOLDERS)
     assert [path.name for path in package.rglob("*.py") if "njit" in path.read_text()] == ["jit.py"]

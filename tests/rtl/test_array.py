@@ -29,7 +29,7 @@ BUILDS = {
     "os_only": form(4, 3, 4, multiplier_latency=3, row_lanes=(2,), dataflows=("OS",), drain_lanes=3),
     "ws_only": form(3, 2, 5, group=8, row_lanes=(5,), dataflows=("WS",), psum_words=64),
     "wide_groups": form(3, 3, 2, multiplier_latency=3, group=16, row_lanes=(1, 2), drain_lanes=3, psum_words=32),
-    "largest": form(16, 16, 4, group=8, row_lanes=(1, 2, 4), drain_lanes=4, psum_words=256),
+    "largest": form(16, 16, 2, multiplier_latency=1, group=2, row_lanes=(1, 2), drain_lanes=4, psum_words=64),
 }
 
 

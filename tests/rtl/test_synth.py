@@ -137,6 +137,7 @@ def test_a_placed_design_has_a_clock_and_is_kept_with_it(fresh_cache, monkeypatc
     assert placed.placement is not None
     assert placed.placement.flip_flops == placed.flip_flops == 8
     assert placed.placement.clock_hz > 100e6
+    assert {*placed.placement.path} <= {"has_sent", "has_spare", "sent", "spare", "o__valid", "i__ready", "o__payload"}
     assert "nextpnr" in placed.tools
     request.getfixturevalue("no_tools")
     assert synthesize(verilog, "skid_buffer_3", "ecp5", is_placed=True) == placed
@@ -147,8 +148,11 @@ def test_what_is_not_known_of_the_clock_is_said():
     assert Report("test", "uspe", (part,), None).clock() == ("not known: there is no open place and route for UltraScale+")
     on_ecp5 = Part("uspe", 1, replace(NOTHING, target="ecp5"))
     assert Report("test", "uspe", (on_ecp5,), None).clock() == "not known: not placed; --place does that"
-    placement = Placement(clock_hz=123.4e6, luts=700, flip_flops=400, seed=1)
-    assert Report("test", "uspe", (on_ecp5,), placement).clock().startswith("123.4 MHz on an LFE5U-85F, speed grade 6")
+    placement = Placement(clock_hz=123.4e6, luts=700, flip_flops=400, path=("words", "product"), seed=1)
+    assert Report("test", "uspe", (on_ecp5,), placement).clock() == (
+        "123.4 MHz on an LFE5U-85F, speed grade 6, register to register, without pins; 700 LUT4s after packing, "
+        "400 flip-flops, seed 1; slowest from words to product"
+    )
 
 
 @pytest.mark.parametrize(

@@ -103,9 +103,7 @@ def harness(parameters: ArrayParameters, array: str) -> str:
         ports += [f".{name}__{signal}({name}_{signal})" for signal in ("valid", "ready", "payload")]
         signals = ", ".join(f".{signal}({name}_{signal})" for signal in ("valid", "ready", "payload", "quiet"))
         kind = "stream_source" if is_source else "stream_sink"
-        parts.append(
-            f'  {kind} #(.WIDTH({stream.width}), .NAME("{name}")) at_{name} (.clk(clk), .rst(rst), .done(done), {signals});'
-        )
+        parts.append(f'  {kind} #({stream.width}) at_{name} (.clk(clk), .rst(rst), .done(done), .name("{name}"), {signals});')
     quiet = " & ".join(f"{stream.name}_quiet" for stream in [*sources(parameters), *sinks(parameters)])
     ports += [f".o_{name}({name})" for name in COUNTERS]
     text = Path(__file__).with_name("array_harness.v").read_text()

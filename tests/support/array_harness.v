@@ -1,8 +1,9 @@
 // The array between sources and sinks that read their words, and the pauses before them, from files. An answer of each run, its
 // counters and the cycles in which no command was taken, goes to runs.out.
 
-module stream_source #(parameter WIDTH = 1, parameter NAME = "") (
-  input clk, input rst, input done, output reg valid, input ready, output reg [WIDTH-1:0] payload, output quiet
+module stream_source #(parameter WIDTH = 1) (
+  input clk, input rst, input done, output reg valid, input ready, output reg [WIDTH-1:0] payload, output quiet,
+  input [127:0] name  // an input: Verilator writes a module anew for each set of parameters
 );
   integer file = 0, pause = 0;
   reg at_end = 0;
@@ -27,7 +28,7 @@ module stream_source #(parameter WIDTH = 1, parameter NAME = "") (
   always @(posedge clk) begin
     if (rst) begin
       if (file != 0) $fclose(file);
-      file = $fopen({NAME, ".in"}, "r");
+      file = $fopen({name, ".in"}, "r");
       next;
     end else if (valid & ready) next;
     else if (~valid & ~at_end) begin
@@ -37,8 +38,9 @@ module stream_source #(parameter WIDTH = 1, parameter NAME = "") (
   end
 endmodule
 
-module stream_sink #(parameter WIDTH = 1, parameter NAME = "") (
-  input clk, input rst, input done, input valid, output reg ready, input [WIDTH-1:0] payload, output quiet
+module stream_sink #(parameter WIDTH = 1) (
+  input clk, input rst, input done, input valid, output reg ready, input [WIDTH-1:0] payload, output quiet,
+  input [127:0] name
 );
   integer file = 0, words = 0, pause = 0;
   reg is_waiting = 0;
@@ -53,8 +55,8 @@ module stream_sink #(parameter WIDTH = 1, parameter NAME = "") (
   always @(posedge clk) begin
     if (rst) begin
       if (file != 0) begin $fclose(file); $fclose(words); end
-      file = $fopen({NAME, ".in"}, "r");
-      words = $fopen({NAME, ".out"}, "w");
+      file = $fopen({name, ".in"}, "r");
+      words = $fopen({name, ".out"}, "w");
       next;
     end else begin
       if (is_waiting & (~valid | payload !== waiting)) $fdisplay(words, "broken");
