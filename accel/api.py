@@ -5,20 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 from accel import networks
 from accel.arch import Arch
+from accel.dataflow.codegen import compile_schedule
 from accel.dataflow.context import Options
 from accel.dataflow.lowering import lower
-from accel.dataflow.scheduling import schedule
+from accel.dataflow.scheduling import check_objective, schedule
+from accel.dram import FLAT, DramDevice, resolve_dram
 from accel.energy import EnergyTable, energy_table
 from accel.errors import ConfigError
 from accel.methods import method as named_method
 from accel.methods import optimizer as named_optimizer
 from accel.presets import DEFAULT_ARCH, DEFAULT_BATCH, PRESETS, preset
-from accel.report import Report
-from accel.schedule import Schedule
+from accel.program import Program
+from accel.report import Model, Report
+from accel.schedule import Objective, Schedule
 from accel.sim.energy import step_energy
+from accel.sim.program_step import simulate_program
 from accel.sim.step import simulate_step
 from accel.sparsity import DENSE, NMPattern
 from accel.trace import Trace
@@ -57,6 +62,9 @@ def simulate(
     baseline: bool | Report = True,
     allow_ops: Sequence[str] = (),
     energy: str | Path | EnergyTable | None = None,
+    objective: Objective = "time",
+    model: Model = "machine",
+    dram: str | Path | DramDevice = FLAT,
 ) -> Report:
     """Return what one training step of `network` costs on `arch`.
 
@@ -64,13 +72,20 @@ def simulate(
     `pattern` is kept:group. `dense_layers` are name patterns of weight layers that stay dense (default: the first one).
     `pregenerate` writes compact weights in the update; without it SORE prunes them on every load. `baseline` also runs dense
     training, for the speedup; the `baseline` of another report on the same network, machine, batch and optimizer is taken as
-    it is. `energy` adds energy and power: a table's name, a TOML file or an `EnergyTable`. Raises `ConfigError`, `TraceError`
-    or `ScheduleError` for what cannot be.
+    it is. `energy` adds energy and power: a table's name, a TOML file or an `EnergyTable`. `objective` is what mappings are
+    chosen for: "time", or with `energy` also "energy" or "edp", energy times delay. `model` "machine" compiles the step to a
+    program and runs that, instruction by instruction; "closed-form" adds up products that each run alone. `dram` is "flat"
+    (bandwidth times efficiency), "banks" (the preset's device with its banks and rows), a TOML file or a `DramDevice`. Raises
+    `ConfigError`, `TraceError` or `ScheduleError` for what cannot be.
     """
+    if model not in get_args(Model):
+        raise ConfigError(f"model must be one of {', '.join(get_args(Model))}, not {model!r}")
+    check_objective(objective, energy is not None)
     trace, machine = resolve_trace(network, allow_ops), resolve_arch(arch)
     table = None if energy is None else energy_table(energy)
     options = step_options(machine, method, pattern, batch, dense_layers, optimizer, pregenerate)
-    report = _report(trace, machine, options, table)
+    device = _checked_dram(dram, machine, model)
+    report = _report(trace, machine, options, table, objective, model, device)
     if isinstance(baseline, Report):
         return replace(report, baseline=_checked_baseline(baseline, report))
     if not baseline:
@@ -78,7 +93,28 @@ def simulate(
     if options.pattern.is_dense:
         return replace(report, baseline=report)
     dense = replace(options, method=named_method("dense"), pattern=DENSE)
-    return replace(report, baseline=_report(trace, machine, dense, table))
+    return replace(report, baseline=_report(trace, machine, dense, table, objective, model, device))
+
+
+def compile_step(
+    network: str | Path | Trace,
+    arch: str | Path | Arch = DEFAULT_ARCH,
+    *,
+    method: str = "bdwp",
+    pattern: str | NMPattern = "2:8",
+    batch: int = DEFAULT_BATCH,
+    dense_layers: Sequence[str] | None = None,
+    optimizer: str = "sgd",
+    pregenerate: bool = True,
+    allow_ops: Sequence[str] = (),
+    energy: str | Path | EnergyTable | None = None,
+    objective: Objective = "time",
+) -> Program:
+    """Return the program of one training step: what `simulate` runs, with the same arguments and errors."""
+    trace, machine = resolve_trace(network, allow_ops), resolve_arch(arch)
+    options = step_options(machine, method, pattern, batch, dense_layers, optimizer, pregenerate)
+    table = None if energy is None else energy_table(energy)
+    return compile_schedule(schedule(lower(trace, options), machine, objective, table))
 
 
 def step_options(
@@ -109,23 +145,42 @@ def step_options(
 
 def _checked_baseline(baseline: Report, report: Report) -> Report:
     """Return `baseline` if it is dense training of what `report` trains, where and as `report` does."""
-    same = ("network", "arch", "clock_hz", "pes", "batch", "optimizer")
+    same = ("network", "arch", "clock_hz", "pes", "batch", "optimizer", "model", "dram")
     if baseline.pattern != "dense" or any(getattr(baseline, name) != getattr(report, name) for name in same):
         wanted, found = (
-            f"{part.network} on {part.arch} at batch {part.batch} with {part.optimizer}" for part in (report, baseline)
+            f"{part.network} on {part.arch} at batch {part.batch} with {part.optimizer} "
+            f"({part.model}{'' if part.dram == FLAT else f', DRAM {part.dram}'})"
+            for part in (report, baseline)
         )
         raise ConfigError(f"baseline must be dense training of {wanted}, not {baseline.method} training of {found}")
     wanted_table, found_table = (part.energy.table if part.energy else None for part in (report, baseline))
     if wanted_table != found_table:
         named = [f"table {table.name}" if table else "no table" for table in (wanted_table, found_table)]
         raise ConfigError(f"baseline must have the energies of {named[0]}, not of {named[1]}")
+    if baseline.objective != report.objective:
+        raise ConfigError(f"baseline must be scheduled for {report.objective}, not for {baseline.objective}")
     return baseline
 
 
-def _report(trace: Trace, arch: Arch, options: Options, table: EnergyTable | None) -> Report:
-    planned = schedule(lower(trace, options), arch)
-    rows = simulate_step(planned)
-    footprint = planned.step.footprint
+def _checked_dram(dram: str | Path | DramDevice, arch: Arch, model: Model) -> DramDevice | None:
+    device = resolve_dram(dram, arch)
+    if device is not None and model != "machine":
+        raise ConfigError(f"model must be machine for DRAM {device.name}, not {model}; leave out model or dram")
+    return device
+
+
+def _report(
+    trace: Trace,
+    arch: Arch,
+    options: Options,
+    table: EnergyTable | None,
+    objective: Objective,
+    model: Model,
+    dram: DramDevice | None,
+) -> Report:
+    planned = schedule(lower(trace, options), arch, objective, table)
+    rows = simulate_step(planned) if model == "closed-form" else simulate_program(planned, compile_schedule(planned), dram=dram)
+    footprint, achieved = planned.step.footprint, planned.achieved
     return Report(
         network=trace.name,
         arch=arch.name,
@@ -143,6 +198,11 @@ def _report(trace: Trace, arch: Arch, options: Options, table: EnergyTable | Non
         mappings_covered=sum(search.covered for search in planned.searches),
         mappings_evaluated=sum(search.evaluated for search in planned.searches),
         search_seconds=planned.search_seconds,
+        objective=objective,
+        objective_value=achieved.value if achieved else 0.0,
+        objective_bound=achieved.lower_bound if achieved else 0.0,
+        model=model,
+        dram=FLAT if dram is None else dram.name,
         free_layers=planned.step.free_layers,
         energy=None if table is None else step_energy(planned, rows, table),
     )

@@ -93,6 +93,12 @@ class Arch(Checked):
         """Bandwidth that long bursts reach."""
         return self.dram_bytes_per_second * self.dram_efficiency_frac / self.clock_hz
 
+    @property
+    def psum_words(self) -> int:
+        """FP32 words of one column's buffer of partial sums: half the output buffer, rounded down to a power of 2."""
+        words = self.output_buffer_bytes // 2 // 4 // self.array_cols
+        return 1 << max(words.bit_length() - 1, 0)
+
     def run_pattern(self, pattern: NMPattern) -> NMPattern:
         """Return `pattern` as this machine runs it, or refuse a group it cannot hold."""
         if pattern.is_dense:

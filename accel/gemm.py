@@ -6,12 +6,16 @@ north. A group of an N:M pattern lies along k_inner and never crosses a tap.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from accel.errors import ScheduleError
 from accel.sparsity import DENSE, NMPattern
 from accel.units import ceil_div
+
+if TYPE_CHECKING:
+    from accel.access import Access  # loads NumPy, which a command's help does not need
 
 FP16_BITS = 16
 FP32_BITS = 32
@@ -79,6 +83,10 @@ class Operand:
     pattern: NMPattern = DENSE
     prune_online: bool = False
     """Pruned by SORE on its way in, from a dense copy, instead of read compact."""
+    tensors: tuple[str, ...] = ()
+    """The tensors it is read from, side by side."""
+    access: Access | None = field(default=None, compare=False)
+    """Where its elements lie, if that is known."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +105,10 @@ class Gemm:
     """What frameworks count for this product: padding included, an input gradient like its forward."""
     out_elems: int = 0
     """Elements of the result in DRAM for all `count` products."""
+    writes: tuple[str, ...] = ()
+    """The tensors that its result is, or is a part of."""
+    out_access: Access | None = field(default=None, compare=False)
+    """Where its results lie, if that is known."""
 
     def checked(self) -> Gemm:
         """Return this product, refusing one whose cycle counts could overflow 64-bit integers."""

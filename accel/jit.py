@@ -18,7 +18,7 @@ import numba
 
 _SETTINGS: Any = numba.config  # its fields are made at run time
 _PACKAGE = Path(__file__).parent
-_KERNEL_FOLDERS = ("timing", "dataflow", "kernels", "sim/twin_kernels")
+_KERNEL_FOLDERS = ("timing", "dataflow", "kernels", "sim/twin_kernels", "sim/machine_kernels")
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
 

@@ -10,7 +10,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from accel.energy import COMPONENTS, StepEnergy
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA_VERSION = 1
+
+Model = Literal["machine", "closed-form"]
+"""Where the cycles come from: a program run on the machine model, or products that each run alone, added up."""
 
 STAGES = ("FF", "BP", "WU", "OPT", "VECTOR")
 """Rows are added up by stage; vector work of all stages that shows is under VECTOR."""
@@ -90,7 +93,16 @@ class Report:
     mappings_covered: int
     mappings_evaluated: int
     search_seconds: float
+    objective: str = "time"
+    """What the mappings were chosen for: "time", "energy" or "edp"."""
+    objective_value: float = 0.0
+    """What they reach of it, as the scheduler counts: seconds, joules or joule-seconds."""
+    objective_bound: float = 0.0
+    """No mappings reach less."""
     free_layers: tuple[str, ...] = ()
+    model: Model = "closed-form"
+    dram: str = "flat"
+    """"flat", or the device whose banks and rows were simulated."""
     baseline: Report | None = field(default=None, repr=False)
     energy: StepEnergy | None = field(default=None, repr=False)
     """Joules of every row, if a table of energies was given."""
@@ -119,6 +131,32 @@ class Report:
     def bound_cycles(self) -> int:
         """Lower bound with this schedule's vector and update time: each product at the larger of its own bounds."""
         return sum(row.lower_bound_cycles if row.engine == "array" else row.cycles for row in self.rows)
+
+    @property
+    def objective_gap_frac(self) -> float:
+        """What mappings could at most still save of the objective, relative to its lower bound."""
+        return self.objective_value / self.objective_bound - 1 if self.objective_bound else 0.0
+
+    @property
+    def merit(self) -> float:
+        """What the step takes of its objective as simulated: seconds, joules or joule-seconds."""
+        found = {"energy": self.energy.joules, "edp": self.energy.joules * self.seconds} if self.energy else {}
+        return found.get(self.objective, self.seconds)
+
+    def bound_gap_cycles(self) -> dict[str, int]:
+        """Return by cause the cycles that the products take beyond `bound_cycles`: losses, less what DRAM alone demands."""
+        gaps = dict.fromkeys(LOSSES, 0)
+        for row in self.rows:
+            if row.engine != "array":
+                continue
+            demanded = row.lower_bound_cycles - (row.cycles - sum(row.losses.values()))
+            for loss in ("dram", "fill", "drain", "padding"):  # waiting for DRAM is what the DRAM bound explains first
+                lost = row.losses.get(loss, 0)
+                explained = min(demanded, max(lost, 0))
+                demanded -= explained
+                gaps[loss] += lost - explained
+            gaps["fill"] -= demanded  # done beside other work
+        return gaps
 
     @property
     def bound_speedup(self) -> float | None:
@@ -227,6 +265,8 @@ class Report:
             "optimizer": self.optimizer,
             "batch": self.batch,
             "pregenerate": self.pregenerate,
+            "model": self.model,
+            "dram": self.dram,
             "clock_hz": self.clock_hz,
             "pes": self.pes,
             "totals": {
@@ -247,6 +287,14 @@ class Report:
             "footprint": self.footprint,
             "stages": {stage: self._stage_dict(stage) for stage in STAGES},
             "search": {"covered": self.mappings_covered, "evaluated": self.mappings_evaluated},
+            "objective": {
+                "name": self.objective,
+                "unit": {"time": "seconds", "energy": "joules", "edp": "joule_seconds"}[self.objective],
+                "value": self.objective_value,
+                "lower_bound": self.objective_bound,
+                "gap_frac": self.objective_gap_frac,
+                "exhausted": True,
+            },
             "free_layers": list(self.free_layers),
             "layers": [asdict(row) for row in self.rows],
             "baseline": None if self.baseline is None else {"cycles": self.baseline.cycles, "seconds": self.baseline.seconds},

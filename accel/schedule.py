@@ -6,9 +6,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, get_args
 
 from accel.arch import Arch
 from accel.gemm import Gemm, Stage
+from accel.trace import Attributes
+
+if TYPE_CHECKING:  # both load NumPy, which a command's help does not need
+    from accel.access import Access
+    from accel.program import Parameter
 
 
 @dataclass(frozen=True)
@@ -20,6 +26,14 @@ class VectorWork:
     kind: str
     lane_ops: int
     dram_bytes: int
+    reads: tuple[str, ...] = field(default=(), compare=False)
+    writes: tuple[str, ...] = field(default=(), compare=False)
+    on_results: bool = field(default=False, compare=False)
+    """Done on the results of the segment's products before they are stored: they take it along without traffic of its own."""
+    attributes: Attributes | None = field(default=None, compare=False)
+    """What it computes, as the table of kernels has it; None: unknown."""
+    access: Access | None = field(default=None, compare=False)
+    """Done on results: where what it reads lies, by repeat, row and column of the product."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +62,11 @@ class UpdateWork:
     copy_bytes: int
     """FP16 weights that the products read, dense and compact."""
     dram_bytes: int
+    reads: tuple[str, ...] = field(default=(), compare=False)
+    copies: tuple[tuple[str, int], ...] = field(default=(), compare=False)
+    """The FP16 copies it writes, dense and compact: name and bytes."""
+    parameter: Parameter | None = field(default=None, compare=False)
+    """What the tensor is."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +97,8 @@ class Step:
     segments: tuple[Segment, ...]
     updates: tuple[UpdateWork, ...]
     footprint: Footprint
+    tensor_bytes: dict[str, int] = field(default_factory=dict, compare=False)
+    """Bytes in DRAM of activations, network inputs and gradients, by the names that the work reads and writes."""
     free_layers: tuple[str, ...] = ()
     """Operators the user allowed to be counted as free."""
 
@@ -128,6 +149,25 @@ class GemmCost:
     """Partial sums re-injected from the output buffer (WS)."""
 
 
+Objective = Literal["time", "energy", "edp"]
+"""What mappings are chosen for: the time of the step, its energy, or the product of both."""
+
+OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
+
+
+@dataclass(frozen=True, slots=True)
+class Achieved:
+    """What a schedule reaches of its objective: seconds, joules or joule-seconds, as the scheduler counts them.
+
+    It counts products one after another, each alone, and every other operator of the step that runs beside no product.
+    """
+
+    objective: Objective
+    value: float
+    lower_bound: float
+    """No schedule of the step has less."""
+
+
 @dataclass(frozen=True, slots=True)
 class Search:
     """How a mapping was found.
@@ -138,8 +178,17 @@ class Search:
 
     covered: int
     evaluated: int
-    least_cycles: int
-    """The least time of all; the mapping taken is at most 1/1024 slower and has the least traffic of those."""
+    least_value: float
+    """The least value of all: cycles of a search for time, picojoules for energy, a weighted sum of both for their product. The
+    mapping taken is at most 1/1024 worse and has the least traffic of those."""
+
+    energy_pj: float = 0.0
+    """Energy of the product, alone, under the mapping taken; 0 in a search for time, which prices none."""
+
+    @property
+    def least_cycles(self) -> int:
+        """The least time of all, found by a search for time."""
+        return int(self.least_value)
 
 
 @dataclass(frozen=True)
@@ -164,6 +213,8 @@ class Schedule:
     arch: Arch
     gemms: tuple[ScheduledGemm, ...]
     search_seconds: float = field(compare=False, default=0.0)
+    achieved: Achieved | None = field(compare=False, default=None)
+    """None: the mappings are given, not searched for."""
 
     @property
     def searches(self) -> list[Search]:

@@ -37,10 +37,12 @@ def print_report(report: Report, out: Console, all_layers: bool) -> None:
     out.print(_row_table(report, rows, "every row of the step, in order" if all_layers else "the rows that take most"))
     out.print(_stage_table(report))
     out.print(_headline(report), style="bold")
+    out.print(_bound_sentence(report))
     if any(abs(points) >= SHOWN_POINTS for points in report.speedup_losses().values()):
         out.print(_loss_sentence(report))
     out.print(_memory_sentence(report))
     out.print(_search_sentence(report))
+    out.print(_objective_sentence(report))
     if report.energy is not None:
         out.print(_energy_table(report))
         out.print(_energy_sentence(report), style="bold")
@@ -61,6 +63,16 @@ def _headline(report: Report) -> str:
             f"every product of both at its lower bound {report.bound_speedup:.3f}x"
         )
     return text + f"; the PEs multiply nonzeros {_percent(report.utilization_frac)} of the time"
+
+
+def _bound_sentence(report: Report) -> str:
+    """Say how near the step is to every product at its lower bound, and what keeps it from it most."""
+    bound = report.bound_cycles
+    cause, cycles = max(report.bound_gap_cycles().items(), key=lambda item: item[1])
+    if report.cycles < bound:
+        return f"below the products' own lower bounds added up, {_millions(bound)} Mcycles: products ran side by side"
+    text = f"within {_small_percent(report.cycles / bound - 1)} of the lower bound of {_millions(bound)} Mcycles"
+    return text + (f"; most of the gap: {cause} ({_small_percent(cycles / bound)})" if cycles > 0 else "")
 
 
 def _stage_table(report: Report) -> Table:
@@ -127,7 +139,8 @@ def _cause(stage: str, loss: str) -> str:
 
 def _memory_sentence(report: Report) -> str:
     parts = ", ".join(f"{name.removesuffix('_bytes')} {_bytes(size)}" for name, size in report.footprint.items())
-    return f"DRAM: {_bytes(report.total('dram_bytes'))} moved; {_bytes(report.dram_peak_bytes)} held ({parts})"
+    device = "" if report.dram == "flat" else f" ({report.dram}, with banks and rows)"
+    return f"DRAM{device}: {_bytes(report.total('dram_bytes'))} moved; {_bytes(report.dram_peak_bytes)} held ({parts})"
 
 
 def _energy_table(report: Report) -> Table:
@@ -161,10 +174,27 @@ def _energy_sentence(report: Report) -> str:
 
 
 def _search_sentence(report: Report) -> str:
-    rate = report.mappings_evaluated / max(report.search_seconds, 1e-9)
-    return (
+    text = (
         f"mappings: {report.mappings_covered:,} covered with {report.mappings_evaluated:,} evaluations, "
-        f"the rest too large or excluded by bounds; {rate / 1e6:.1f} M evaluations a second"
+        "the rest too large or excluded by bounds"
+    )
+    if report.objective == "edp":  # several searches, of which the counts are the last one's
+        return text
+    rate = report.mappings_evaluated / max(report.search_seconds, 1e-9)
+    return text + f"; {rate / 1e6:.1f} M evaluations a second"
+
+
+def _objective_sentence(report: Report) -> str:
+    value, bound = report.objective_value, report.objective_bound
+    named = {"time": "time", "energy": "energy", "edp": "energy-delay product"}[report.objective]
+    if report.objective == "time":
+        values = _time(value), _time(bound)
+    else:
+        unit = "J" if report.objective == "energy" else "J s"
+        values = f"{value:.4g} {unit}", f"{bound:.4g} {unit}"
+    return (
+        f"chosen for the least {named}: {values[0]} with each product alone, within "
+        f"{_small_percent(report.objective_gap_frac)} of the lower bound of all mappings, {values[1]}"
     )
 
 
@@ -269,3 +299,7 @@ def _millions(cycles: int) -> str:
 
 def _percent(fraction: float) -> str:
     return f"{100 * fraction:.1f}%"
+
+
+def _small_percent(fraction: float) -> str:
+    return f"{100 * fraction:.2g}%"

@@ -25,11 +25,17 @@ SCHEMA_VERSION: Literal[1] = 1
 
 Sizes = Annotated[tuple[Size, ...], Field(min_length=1, max_length=3)]
 Counts = Annotated[tuple[Count, ...], Field(min_length=1, max_length=3)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Attribute = bool | int | Number | Text | Annotated[tuple[int, ...], Field(max_length=8)]
+Attributes = Annotated[dict[Text, Attribute], Field(max_length=32)]
+"""What an operator computes, beyond its kind: docs/formats.md lists names and meanings."""
 
 
 class _Layer(Checked):
     name: Text
     inputs: Annotated[tuple[Text, ...], Field(min_length=1)]
+    reads_moved: bool = False
+    """Some input is read in parts or in another order than it is stored in: such a layer can be timed, not interpreted."""
 
 
 class _WeightLayer(_Layer):
@@ -200,6 +206,10 @@ class Attention(_Layer):
     kv_len: Size
     head_dim: Size
     causal: bool = False
+    scale: Number | None = None
+    """What scores are multiplied by; 1 / sqrt(head_dim) where it is left out."""
+    masked: bool = False
+    """There is a mask beside the causal one, or dropout: such a layer can be timed, not interpreted."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -240,6 +250,8 @@ class Vector(_Layer):
     weight: Text | None = None
     per_step: bool = False
     """Done once per step whatever the batch, because no network input reaches it: sizes are those of the whole step."""
+    attributes: Attributes | None = None
+    """What it computes: docs/formats.md. Without them the operator can be timed, not interpreted."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -24,14 +24,17 @@ from rich.table import Table
 import accel
 from accel import networks
 from accel.arch import Arch
+from accel.dataflow.codegen import compile_schedule
 from accel.dataflow.context import Options
 from accel.dataflow.lowering import lower
 from accel.dataflow.scheduling import schedule, schedule_gemms
+from accel.dataflow.verifier import verify
 from accel.gemm import Gemm, GemmShape, Operand, Stage
 from accel.methods import method, optimizer
 from accel.presets import preset
 from accel.scalesim import read_topology
-from accel.schedule import ScheduledGemm
+from accel.schedule import Footprint, ScheduledGemm, Segment, Step
+from accel.sim.machine import run_program
 from accel.sim.step import simulate_step
 from accel.sparsity import DENSE, NMPattern
 from accel.trace import Trace
@@ -67,16 +70,25 @@ class Line:
 def step_lines() -> list[Line]:
     """Time a whole training step of ResNet-50, every mapping of every product considered, and its parts."""
     arch, trace = preset("sat-vcu1525"), networks.load("resnet50")
+    summed = time_function(lambda: accel.simulate(trace, arch, batch=64, baseline=False, model="closed-form"), RUNS)
     whole = time_function(lambda: accel.simulate(trace, arch, batch=64, baseline=False), RUNS)
     options = _options(arch, "bdwp", batch=64)
     step = lower(trace, options)
     planned = schedule(step, arch)
+    program = compile_schedule(planned)
     search = time_function(lambda: schedule(step, arch), RUNS)
+    run = time_function(lambda: run_program(program), RUNS)
+    instructions = len(program.instructions)
+    rate = {"instructions": instructions, "instructions run per CPU second": round(instructions / run.cpu_seconds)}
     return [
-        Line("training step of ResNet-50, 2:8, batch 64", whole, "goal", 0.1, _mappings(planned.gemms, search)),
+        Line("training step of ResNet-50, 2:8, batch 64", summed, "goal", 0.1, _mappings(planned.gemms, search)),
         Line("  lower", time_function(lambda: lower(trace, options), RUNS), "", None),
         Line("  search", search, "", None),
         Line("  step", time_function(lambda: simulate_step(planned), RUNS), "", None),
+        Line("  the same, instruction by instruction", whole, "goal", 2.0, rate),
+        Line("  compile", time_function(lambda: compile_schedule(planned), RUNS), "", None),
+        Line("  verify", time_function(lambda: verify(program), RUNS), "", None),
+        Line("  run", run, "", None),
     ]
 
 
@@ -127,6 +139,28 @@ def gemm_lines() -> list[Line]:
     arch, gemms = preset("sat-vcu1525"), random_gemms(1000)
     timing = time_function(lambda: schedule_gemms(gemms, arch), RUNS)
     return [Line("schedule 1,000 random GEMMs, half 2:8", timing, "goal", 0.05, _mappings(schedule_gemms(gemms, arch), timing))]
+
+
+CITED_GEMM_SECONDS = {"ONNXim": 0.15, "ZigZag 3.9.1": 1.9, "Timeloop v3.0": 34.0, "STONNE": 183.0}
+"""CPU seconds that others take for the product of 784 x 256 x 1152 on 1,024 MACs, measured once on a machine of this kind."""
+
+
+def one_gemm_lines() -> list[Line]:
+    """Time one product from shapes to cycles: scheduled, compiled to a program and run."""
+    arch, gemm = preset("sat-vcu1525"), _gemm(0, 784, 256, 1152)
+    named = replace(gemm, lhs=replace(gemm.lhs, tensors=("a",)), rhs=replace(gemm.rhs, tensors=("b",)), writes=("c",))
+    step = Step("gemm", 1, (Segment((named,)),), (), Footprint(0, 0, 0, 0))
+    timing = time_function(lambda: run_program(compile_schedule(schedule(step, arch))), RUNS)
+    planned = schedule(step, arch)
+    run = time_function(lambda: run_program(compile_schedule(planned)), RUNS)
+    notes = {
+        "cycles, if every PE multiplied in every cycle": planned.gemms[0].compute_bound_cycles,
+        "cycles by the closed form, first loads and last stores counted in": planned.gemms[0].cost.cycles,
+        "cycles of the program": run_program(compile_schedule(planned)).cycles,
+    }
+    lines = [Line("GEMM 784 x 256 x 1152: search, program, run", timing, "goal", 0.001, notes)]
+    lines += [Line(f"  against {peer} (cited)", timing, peer, seconds) for peer, seconds in CITED_GEMM_SECONDS.items()]
+    return [*lines, Line("  program and run alone", run, "", None)]
 
 
 def command_lines(folder: Path) -> list[Line]:
@@ -228,6 +262,7 @@ def measure_all(quick: bool, progress: Console) -> list[Line]:
         jobs: dict[str, Callable[[], list[Line]]] = {
             "ResNet-50 step": step_lines,
             "random GEMMs": gemm_lines,
+            "one GEMM": one_gemm_lines,
             "the command in a fresh process": lambda: command_lines(folder),
         }
         if not quick:

@@ -4,7 +4,7 @@ import json
 import re
 import subprocess
 import sys
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -47,16 +47,21 @@ def check_sums(report):
         lost = sum(report.loss_cycles(stage, loss) for loss in LOSSES)
         assert lost + report.useful_cycles(stage) == report.stage_cycles(stage)
         assert report.useful_cycles(stage) >= 0
-        assert stage == "VECTOR" or report.useful_cycles(stage) <= report.stage_cycles(stage)
+        if stage != "VECTOR" and report.model == "closed-form":  # in a program a stage may run in part beside another
+            assert report.useful_cycles(stage) <= report.stage_cycles(stage)
     for row in report.rows:
         assert set(row.losses) <= set(LOSSES), row
-        assert all(cycles > 0 or (cycles < 0 and row.engine == "vector") for cycles in row.losses.values()), row
+        for loss, cycles in row.losses.items():  # a row of a program may have begun beside the one before it
+            may_gain = row.engine == "vector" or (loss == "fill" and report.model == "machine")
+            assert cycles > 0 or (cycles < 0 and may_gain), row
         useful = -(-row.macs_useful // report.pes)
         assert useful + sum(row.losses.values()) == row.cycles, row
         assert 0 <= row.utilization_frac <= 1, row
         assert row.dram_bytes >= 0, row
         assert row.busy_cycles >= row.lower_bound_cycles, row
-        assert row.cycles == row.busy_cycles or row.engine == "vector", row
+        if report.model == "closed-form":
+            assert row.cycles == row.busy_cycles or row.engine == "vector", row
+        assert row.cycles <= row.busy_cycles, row
         assert row.macs_useful <= row.macs_dense, row
     assert 0 < report.utilization_frac <= 1
     assert report.bound_cycles <= report.cycles
@@ -116,14 +121,15 @@ def test_a_baseline_may_come_from_another_report():
 @pytest.mark.parametrize("fields", [{"batch": 4}, {"optimizer": "adam"}, {"arch": EDGE}])
 def test_a_baseline_of_something_else_is_refused(fields):
     baseline = simulate("mlp", method="dense", **{"batch": 2, **fields}, baseline=False)
-    found = f"mlp on {baseline.arch} at batch {baseline.batch} with {baseline.optimizer}"
-    message = f"baseline must be dense training of mlp on sat-vcu1525 at batch 2 with sgd, not dense training of {found}"
+    found = f"mlp on {baseline.arch} at batch {baseline.batch} with {baseline.optimizer} (machine)"
+    wanted = "mlp on sat-vcu1525 at batch 2 with sgd (machine)"
+    message = f"baseline must be dense training of {wanted}, not dense training of {found}"
     refused(lambda: simulate("mlp", batch=2, baseline=baseline), message)
 
 
 def test_a_sparse_baseline_is_refused():
     sparse = simulate("mlp", batch=2, baseline=False)
-    where = "training of mlp on sat-vcu1525 at batch 2 with sgd"
+    where = "training of mlp on sat-vcu1525 at batch 2 with sgd (machine)"
     refused(lambda: simulate("mlp", batch=2, baseline=sparse), f"baseline must be dense {where}, not bdwp {where}")
 
 
@@ -254,13 +260,12 @@ def test_more_bandwidth_never_makes_the_fastest_mapping_slower(layers, name, ban
 def test_more_bandwidth_never_makes_a_step_slower(network, name):
     arch = preset(name)
     scales = (0.25, 0.5, 1.0, 2.0, 8.0)
-    cycles = [
-        simulate(
-            network, arch.replace(dram_bytes_per_second=arch.dram_bytes_per_second * scale), batch=4, baseline=False
-        ).cycles
-        for scale in scales
-    ]
-    assert cycles == sorted(cycles, reverse=True)
+    machines = [arch.replace(dram_bytes_per_second=arch.dram_bytes_per_second * scale) for scale in scales]
+    closed_form = [simulate(network, one, batch=4, baseline=False, model="closed-form").cycles for one in machines]
+    assert closed_form == sorted(closed_form, reverse=True)
+    program = [simulate(network, one, batch=4, baseline=False).cycles for one in machines]
+    for before, after in pairwise(program):  # mappings are chosen by the closed form, which knows nothing of neighbours
+        assert after <= before * 1.001
 
 
 def test_weights_pruned_on_every_load_cost_sore_time_and_dense_reads():
@@ -386,7 +391,9 @@ def test_no_product_beats_its_bound(seed):
         sizes = [int(size) for size in rng.integers(1, 40, 2)]
         layer = Linear(name="fc", inputs=("x",), in_features=sizes[0], out_features=sizes[1], rows=int(rng.integers(1, 300)))
         arch = preset("test").replace(dram_bytes_per_second=float(2 ** rng.uniform(-6, 0)) * 1.6e9)
-        report = simulate(Trace(name="net", inputs=("x",), layers=(layer,)), arch, method="dense", batch=4, baseline=False)
-        for row in report.rows:
-            if row.engine == "array":
-                assert row.cycles >= row.lower_bound_cycles, f"seed {seed}, case {index}: {layer} {row}"
+        trace = Trace(name="net", inputs=("x",), layers=(layer,))
+        for model in ("machine", "closed-form"):
+            report = simulate(trace, arch, method="dense", batch=4, baseline=False, model=model)
+            for row in report.rows:
+                if row.engine == "array":
+                    assert row.busy_cycles >= row.lower_bound_cycles, f"seed {seed}, case {index}: {layer} {row}"

@@ -37,7 +37,7 @@ def test_every_trained_weight_is_sent_once(network):
 @pytest.mark.parametrize("method", METHODS)
 def test_one_machine_takes_what_accel_simulate_says(method, update):
     for network in ("resnet9", "vit-cifar"):
-        report = simulate(network, EDGE, method=method, batch=2, baseline=False)
+        report = simulate(network, EDGE, method=method, batch=2, baseline=False, model="closed-form")
         (point,) = scale(network, EDGE, devices=[1], batch=2, method=method, between=Network(update=update)).points
         assert point.step.cycles == report.cycles
         assert point.seconds == report.seconds

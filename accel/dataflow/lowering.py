@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from accel.dataflow.context import Context, Options
 from accel.dataflow.products import Products
+from accel.dataflow.tensors import Names, Tensors
 from accel.dataflow.updates import Memory, Updates
 from accel.dataflow.vectors import VectorUnit
 from accel.errors import ConfigError, ScheduleError
@@ -36,6 +37,7 @@ def lower(trace: Trace, options: Options) -> Step:
         segments=segments,
         updates=tuple(updates),
         footprint=Memory(context).footprint(updates),
+        tensor_bytes=Tensors(context).sizes(),
         free_layers=tuple(f"{layer.name} ({layer.kind})" for layer in trace.layers if isinstance(layer, Free)),
     )
 
@@ -51,7 +53,7 @@ class _Order:
 
     def __post_init__(self) -> None:
         self.products = Products(self.context)
-        self.vectors = VectorUnit(self.context)
+        self.vectors, self.tensors = VectorUnit(self.context), Tensors(self.context)
 
     def segments_of_step(self) -> list[Segment]:
         trace = self.context.trace
@@ -76,16 +78,24 @@ class _Order:
                 self._add(self.products.forward_gemms(layer), vectors)
             case Matmul():
                 shape = GemmShape(layer.m, layer.n, 1, layer.k, self.context.options.batch * layer.count)
-                self._add([self.products.product(layer.name, stage, "", shape)])
+                lhs, rhs = (self.tensors.activation(layer.inputs[at]) for at in (0, -1))
+                access = self.products.accesses.matmul(layer).get("")
+                self._add([self.products.product(layer.name, stage, "", shape, lhs, rhs, (layer.name,), access)])
             case Attention():
-                scores, context = self.products.attention_shapes(layer)
-                self._add([self.products.product(layer.name, stage, "scores", scores)])
-                self._add([], [self.vectors.softmax(layer, stage)])
-                self._add([self.products.product(layer.name, stage, "context", context)])
+                self._forward_attention(layer)
             case Vector():
                 self._add([], [self.vectors.forward(layer)])
             case Free():
                 pass
+
+    def _forward_attention(self, layer: Attention) -> None:
+        scores, context = self.products.attention_shapes(layer)
+        query, key, value = (self.tensors.activation(source) for source in layer.inputs)
+        written, read = self.tensors.inside(layer, "scores"), self.tensors.inside(layer, "probabilities")
+        forward, accesses = (layer.name, Stage.FORWARD), self.products.accesses.attention(layer)
+        self._add([self.products.product(*forward, "scores", scores, query, key, (written,), accesses.get("scores"))])
+        self._add([], [self.vectors.softmax(layer, Stage.FORWARD)])
+        self._add([self.products.product(*forward, "context", context, (read,), value, (layer.name,), accesses.get("context"))])
 
     def _backward(self, layer: Layer) -> None:
         match layer:
@@ -118,11 +128,23 @@ class _Order:
     def _backward_matmul(self, layer: Matmul) -> None:
         count = self.context.options.batch * layer.count
         shapes = {"lhs": GemmShape(layer.m, layer.k, 1, layer.n, count), "rhs": GemmShape(layer.k, layer.n, 1, layer.m, count)}
-        wanted = (layer.inputs[0], layer.inputs[-1])
+        sources = (layer.inputs[0], layer.inputs[-1])
+        grad = self.tensors.gradient(layer.name)
+        others = [self.tensors.activation(source) for source in reversed(sources)]
+        operands = {"lhs": (grad, others[0]), "rhs": (others[1], grad)}
+        accesses = self.products.accesses.matmul(layer)
         self._add(
             [
-                self.products.product(layer.name, Stage.INPUT_GRAD, part, shape)
-                for (part, shape), source in zip(shapes.items(), wanted, strict=True)
+                self.products.product(
+                    layer.name,
+                    Stage.INPUT_GRAD,
+                    part,
+                    shape,
+                    *operands[part],
+                    self.tensors.contribution(source, layer),
+                    accesses.get(part),
+                )
+                for (part, shape), source in zip(shapes.items(), sources, strict=True)
                 if source in self.context.trace.needs_grad
             ]
         )
@@ -131,15 +153,27 @@ class _Order:
         """The softmax's backward runs beside the value's gradient, which does not wait for it."""
         shape, _ = self.products.attention_shapes(layer)
         rows, kv_len, dim, count = shape.m, layer.kv_len, layer.head_dim, shape.count
+        accesses = self.products.accesses.attention(layer)
 
-        def grad(part: str, shape: GemmShape) -> Gemm:
-            return self.products.product(layer.name, Stage.INPUT_GRAD, part, shape)
+        def grad(part: str, shape: GemmShape, lhs: Names, rhs: Names, writes: Names) -> Gemm:
+            return self.products.product(layer.name, Stage.INPUT_GRAD, part, shape, lhs, rhs, writes, accesses.get(part))
 
         wants_query, wants_key, wants_value = (source in self.context.trace.needs_grad for source in layer.inputs)
+        query, key, value = (self.tensors.activation(source) for source in layer.inputs)
+        to_query, to_key, to_value = (self.tensors.contribution(source, layer) for source in layer.inputs)
+        inside = ("probabilities", "grad probabilities", "grad scores")
+        probabilities, grad_probabilities, grad_scores = ((self.tensors.inside(layer, part),) for part in inside)
+        grad_out = self.tensors.gradient(layer.name)
+        gemms = []
         if wants_query or wants_key:
-            self._add([grad("probabilities", GemmShape(rows, kv_len, 1, dim, count))])
-        value = [grad("value", GemmShape(kv_len, dim, 1, rows, count))] if wants_value else []
-        self._add(value, [self.vectors.softmax(layer, Stage.INPUT_GRAD)] if wants_query or wants_key else [])
-        query = [grad("query", GemmShape(rows, dim, 1, kv_len, count))] if wants_query else []
-        key = [grad("key", GemmShape(kv_len, dim, 1, rows, count))] if wants_key else []
-        self._add(query + key)
+            shape = GemmShape(rows, kv_len, 1, dim, count)
+            self._add([grad("probabilities", shape, grad_out, value, grad_probabilities)])
+        if wants_value:
+            gemms.append(grad("value", GemmShape(kv_len, dim, 1, rows, count), probabilities, grad_out, to_value))
+        self._add(gemms, [self.vectors.softmax(layer, Stage.INPUT_GRAD)] if wants_query or wants_key else [])
+        gemms = []
+        if wants_query:
+            gemms.append(grad("query", GemmShape(rows, dim, 1, kv_len, count), grad_scores, key, to_query))
+        if wants_key:
+            gemms.append(grad("key", GemmShape(kv_len, dim, 1, rows, count), grad_scores, query, to_key))
+        self._add(gemms)

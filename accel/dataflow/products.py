@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from itertools import product
 from math import prod
 
+from accel.dataflow.accesses import Accesses, LayerAccesses
 from accel.dataflow.context import Context
+from accel.dataflow.tensors import Names, Tensors
 from accel.gemm import FP16_BITS, FP32_BITS, Gemm, GemmShape, Operand, Stage
 from accel.sparsity import DENSE
 from accel.trace import Attention, Conv, Linear
@@ -68,21 +70,34 @@ class Products:
 
     context: Context
 
+    @property
+    def tensors(self) -> Tensors:
+        """The names of what the products read and write."""
+        return Tensors(self.context)
+
+    @property
+    def accesses(self) -> LayerAccesses:
+        """Where their elements lie in these."""
+        return LayerAccesses(self.context)
+
     def forward_gemms(self, layer: Conv | Linear) -> list[Gemm]:
         """Return the products of FF: reductions over the input channels."""
         inner, outer = layer.channels_per_group
-        return self._weight_products(_Site(layer, Stage.FORWARD, self.context.options.method.ff, inner, outer))
+        site = _Site(layer, Stage.FORWARD, self.context.options.method.ff, inner, outer)
+        return _placed(self._weight_products(site), self.accesses.forward(layer))
 
     def input_grad_gemms(self, layer: Conv | Linear) -> list[Gemm]:
         """Return the products of BP: reductions over the output channels."""
         outer, inner = layer.channels_per_group
-        return self._weight_products(_Site(layer, Stage.INPUT_GRAD, self.context.options.method.bp, inner, outer))
+        site = _Site(layer, Stage.INPUT_GRAD, self.context.options.method.bp, inner, outer)
+        return _placed(self._weight_products(site), self.accesses.input_grad(layer))
 
     def weight_grad(self, layer: Conv | Linear) -> Gemm:
         """Return the product of WU: the reduction over batch and pixels that gives dW, in FP32."""
         batch = self.context.options.batch
         channels, outer = layer.channels_per_group
         lhs_name, rhs_name, taps, groups = "Xt", "dY", 1, 1
+        lhs_tensors, rhs_tensors = self.tensors.inputs(layer), self.tensors.gradient(layer.name)
         if isinstance(layer, Linear):
             pixels = touched = batch * layer.rows
         else:
@@ -90,11 +105,13 @@ class Products:
             pixels, touched = batch * prod(grid.small), batch * grid.touched
             if layer.transposed:
                 lhs_name, rhs_name, channels, outer = "dYt", "X", outer, channels
+                lhs_tensors, rhs_tensors = rhs_tensors, lhs_tensors
         lhs = Operand(
             lhs_name,
             row_elems=ceil_div(touched * self._stored(channels, groups), channels),
             distinct=channels,
             chunk_scale=ceil_div(touched, pixels),
+            tensors=lhs_tensors,
         )
         pattern = self.context.pattern(layer, pixels) if self.context.options.method.wu == "grad" else DENSE
         rhs = Operand(
@@ -103,18 +120,30 @@ class Products:
             distinct=outer,
             pattern=pattern,
             prune_online=not pattern.is_dense,
+            tensors=rhs_tensors,
         )
         shape = GemmShape(taps * channels, outer, 1, pixels, groups)
-        return Gemm(
-            layer.name, Stage.WEIGHT_GRAD, "", shape, lhs, rhs, FP32_BITS, shape.macs, out_elems=shape.m * shape.n * groups
-        ).checked()
+        writes, elems = (self.tensors.weight_gradient(layer),), shape.m * shape.n * groups
+        gemm = Gemm(layer.name, Stage.WEIGHT_GRAD, "", shape, lhs, rhs, FP32_BITS, shape.macs, elems, writes).checked()
+        return self.accesses.weight_grad(layer).of(gemm)
 
-    def product(self, layer: str, stage: Stage, part: str, shape: GemmShape) -> Gemm:
-        """Return a product of two computed operands."""
+    def product(
+        self,
+        layer: str,
+        stage: Stage,
+        part: str,
+        shape: GemmShape,
+        lhs: Names,
+        rhs: Names,
+        writes: Names,
+        accesses: Accesses | None = None,
+    ) -> Gemm:
+        """Return a product of two computed operands, read from the tensors `lhs` and `rhs`."""
         row_elems = self._stored(shape.k_inner)
         out_elems = shape.count * shape.m * self._stored(shape.n)
-        lhs, rhs = Operand("A", row_elems, shape.m), Operand("B", row_elems, shape.n)
-        return Gemm(layer, stage, part, shape, lhs, rhs, FP16_BITS, shape.macs, out_elems).checked()
+        west, north = Operand("A", row_elems, shape.m, tensors=lhs), Operand("B", row_elems, shape.n, tensors=rhs)
+        gemm = Gemm(layer, stage, part, shape, west, north, FP16_BITS, shape.macs, out_elems, writes).checked()
+        return (accesses or Accesses()).of(gemm)
 
     def attention_shapes(self, layer: Attention) -> tuple[GemmShape, GemmShape]:
         """Return the shapes of Q K^T and P V; query heads that share a key head are rows of one product."""
@@ -177,24 +206,29 @@ class Products:
             self.context.pattern(site.layer, site.inner) if site.pruned == operand else DENSE for operand in ("weight", "grad")
         )
         shape = GemmShape(rows, site.outer, taps, site.inner, site.groups)
+        is_forward = site.stage is Stage.FORWARD
         lhs = Operand(
-            "X" if site.stage is Stage.FORWARD else "dY",
+            "X" if is_forward else "dY",
             row_elems,
             distinct=rows,
             halo_elems=halo_elems,
             pattern=grad_pattern,
             prune_online=not grad_pattern.is_dense,
+            tensors=self.tensors.inputs(site.layer) if is_forward else self.tensors.gradient(site.layer.name),
         )
+        is_compact = self.context.options.pregenerate and not weight_pattern.is_dense
         rhs = Operand(
             "W",
             row_elems=taps * self._stored(site.inner, site.groups),
             distinct=site.outer,
             pattern=weight_pattern,
             prune_online=not (weight_pattern.is_dense or self.context.options.pregenerate),
+            tensors=(self.tensors.weight(site.layer, site.stage if is_compact else ""),),
         )
         out_elems = rows * site.groups * self._stored(site.outer, site.groups)
         nominal = shape.macs if macs_nominal is None else macs_nominal
-        return Gemm(site.layer.name, site.stage, part, shape, lhs, rhs, FP16_BITS, nominal, out_elems).checked()
+        writes = (site.layer.name,) if is_forward else self.tensors.input_gradients(site.layer)
+        return Gemm(site.layer.name, site.stage, part, shape, lhs, rhs, FP16_BITS, nominal, out_elems, writes).checked()
 
 
 @dataclass(frozen=True)
@@ -210,3 +244,8 @@ class _Site:
     @property
     def groups(self) -> int:
         return self.layer.groups if isinstance(self.layer, Conv) else 1
+
+
+def _placed(gemms: list[Gemm], accesses: list[Accesses]) -> list[Gemm]:
+    """Return the products of a layer with their accesses, if these are known."""
+    return [access.of(gemm) for gemm, access in zip(gemms, accesses, strict=True)] if accesses else gemms

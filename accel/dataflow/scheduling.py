@@ -1,24 +1,35 @@
-"""Step -> Schedule: the mapping with the least time for every product, found by complete enumeration."""
+"""Step -> Schedule: the best mapping for every product by the objective, found by complete enumeration."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from accel.arch import Arch
+from accel.dataflow.objectives import Line, Total, least_product, prices_of, rest_of
+from accel.dataflow.pricing import Prices
 from accel.dataflow.search import BEST_DTYPE, GEMM_DTYPE, NOT_FOUND, search_gemms
-from accel.errors import ScheduleError
+from accel.energy import PJ, EnergyTable
+from accel.errors import ConfigError, ScheduleError
 from accel.gemm import FP16_BITS, Gemm, Operand
-from accel.schedule import GemmCost, Mapping, Schedule, ScheduledGemm, Search, Step
+from accel.schedule import OBJECTIVES, Achieved, GemmCost, Mapping, Objective, Schedule, ScheduledGemm, Search, Step
 from accel.timing.gemm import DATAFLOW_NAMES, LOOP_ORDERS, Machine
-from accel.units import ceil_div
+from accel.units import ceil_div, ceil_log2
+
+_WEIGHTS = {"time": (1.0, 0.0), "energy": (0.0, 1.0)}
+"""Of cycles and of picojoules."""
 
 
-def schedule(step: Step, arch: Arch) -> Schedule:
-    """Return `step` with the fastest mapping of every product on `arch`, or refuse what does not fit."""
+def schedule(step: Step, arch: Arch, objective: Objective = "time", energies: EnergyTable | None = None) -> Schedule:
+    """Return `step` with the best mapping of every product on `arch`, or refuse what does not fit.
+
+    The objective is the time of the step, its energy by the figures of `energies`, or the product of both.
+    """
+    check_objective(objective, energies is not None)
     problems = arch.fits_one_tile()
     if problems:
         raise ScheduleError(f"{arch.name}: " + "; ".join(problems))
@@ -28,28 +39,71 @@ def schedule(step: Step, arch: Arch) -> Schedule:
             f"dram_capacity_bytes of {arch.name} must be at least {needed} for {step.network} at batch {step.batch}, "
             f"not {capacity}; lower the batch"
         )
-    _search([], arch)  # compiles or loads the kernels: not part of the time
+    energies = None if objective == "time" else energies
+    _search([], arch, prices_of(arch, energies, 1.0, 0.0))  # compiles or loads the kernels: not part of the time
     started = time.perf_counter()
-    gemms = schedule_gemms(step.gemms, arch)
-    return Schedule(step, arch, tuple(gemms), time.perf_counter() - started)
+    gemms, achieved = _best_mappings(step, arch, objective, energies)
+    return Schedule(step, arch, tuple(gemms), time.perf_counter() - started, achieved)
 
 
-def schedule_gemms(gemms: Sequence[Gemm], arch: Arch) -> list[ScheduledGemm]:
-    """Return each product with its fastest mapping; equal products are searched once."""
+def check_objective(objective: str, has_energies: bool) -> None:
+    """Refuse an objective that does not exist, or that wants energies where there are none."""
+    if objective not in OBJECTIVES:
+        raise ConfigError(f"objective must be one of {', '.join(OBJECTIVES)}, not {objective!r}")
+    if objective != "time" and not has_energies:
+        raise ConfigError(f"objective must be time without a table of energies, not {objective!r}; name one as energy")
+
+
+def _best_mappings(
+    step: Step, arch: Arch, objective: Objective, energies: EnergyTable | None
+) -> tuple[list[ScheduledGemm], Achieved]:
+    """Return the products of `step` with their mappings, and what these reach of the objective."""
+    rest = rest_of(step, arch, energies)
+
+    def line(cycle_weight: float, pj_weight: float) -> Line:
+        gemms = schedule_gemms(step.gemms, arch, prices_of(arch, energies, cycle_weight, pj_weight, slack=False))
+        return Line(cycle_weight, pj_weight, _least(gemms, rest, cycle_weight, pj_weight), _total(gemms, rest))
+
+    if objective == "edp":
+        best, least = least_product(line)
+        gemms = schedule_gemms(step.gemms, arch, prices_of(arch, energies, best.pj, best.cycles))
+    else:
+        gemms = schedule_gemms(step.gemms, arch, prices_of(arch, energies, *_WEIGHTS[objective]))
+        least = _least(gemms, rest, *_WEIGHTS[objective])
+    total = _total(gemms, rest)
+    value = {"time": total.cycles, "energy": total.pj, "edp": total.product}[objective]
+    unit = {"time": 1 / arch.clock_hz, "energy": PJ, "edp": PJ / arch.clock_hz}[objective]
+    return gemms, Achieved(objective, value * unit, min(least, value) * unit)
+
+
+def _least(gemms: list[ScheduledGemm], rest: Total, cycle_weight: float, pj_weight: float) -> float:
+    """Return the least weighted sum of all schedules of the step."""
+    return math.fsum(gemm.search.least_value for gemm in gemms) + cycle_weight * rest.cycles + pj_weight * rest.pj
+
+
+def _total(gemms: list[ScheduledGemm], rest: Total) -> Total:
+    pj = math.fsum(gemm.search.energy_pj for gemm in gemms)
+    return Total(sum(gemm.cost.cycles for gemm in gemms) + rest.cycles, pj + rest.pj)
+
+
+def schedule_gemms(gemms: Sequence[Gemm], arch: Arch, prices: Prices | None = None) -> list[ScheduledGemm]:
+    """Return each product with its best mapping, without `prices` the fastest; equal products are searched once."""
     for gemm in gemms:
         arch.run_pattern(gemm.pattern)
     keys = [_search_fields(gemm, arch.group) for gemm in gemms]
     distinct = list(dict.fromkeys(keys))
-    found = {key: _Found(best, arch) for key, best in zip(distinct, _search(distinct, arch), strict=True)}
+    results = _search(distinct, arch, prices or prices_of(arch, None, 1.0, 0.0))
+    found = {key: _Found(best, arch) for key, best in zip(distinct, results, strict=True)}
     return [found[key].scheduled(gemm) for gemm, key in zip(gemms, keys, strict=True)]
 
 
-def _search(gemms: list[tuple[int, ...]], arch: Arch) -> list[dict[str, int]]:
+def _search(gemms: list[tuple[int, ...]], arch: Arch, prices: Prices) -> list[dict[str, Any]]:
     """Return the fields of `BEST_DTYPE` for each product, given as the fields of `GEMM_DTYPE`."""
     results = np.zeros(len(gemms), BEST_DTYPE).view(np.recarray)
     row_lanes = np.array(arch.row_lanes, np.int64)
     has_os, has_ws = "OS" in arch.dataflows, "WS" in arch.dataflows
-    search_gemms(machine_of(arch), np.array(gemms, GEMM_DTYPE).view(np.recarray), row_lanes, has_os, has_ws, results)
+    fields = np.array(gemms, GEMM_DTYPE).view(np.recarray)
+    search_gemms(machine_of(arch), prices, fields, row_lanes, has_os, has_ws, results)
     names = BEST_DTYPE.names or ()
     return [dict(zip(names, record, strict=True)) for record in results.tolist()]
 
@@ -63,9 +117,10 @@ def machine_of(arch: Arch) -> Machine:
         multiplier_latency=arch.multiplier_latency,
         drain_lanes=arch.drain_lanes,
         group=arch.group,
+        index_bits=ceil_log2(arch.group),
         west_bits=4 * arch.west_buffer_bytes,
         north_bits=4 * arch.north_buffer_bytes,
-        output_bits=4 * arch.output_buffer_bytes,
+        psum_words=arch.psum_words,
         dram_bytes_per_cycle=arch.dram_bytes_per_cycle,
         dram_latency=arch.dram_latency_cycles,
         dma_setup=arch.dma_setup_cycles,
@@ -77,7 +132,8 @@ def machine_of(arch: Arch) -> Machine:
 
 def _search_fields(gemm: Gemm, group: int) -> tuple[int, ...]:
     shape = gemm.shape
-    own = (shape.m, shape.n, shape.k_taps, shape.k_inner, shape.count, shape.macs, gemm.out_bits, gemm.out_elems)
+    sizes = (shape.m, shape.n, shape.k_taps, shape.k_inner, shape.count, shape.macs)
+    own = (*sizes, gemm.macs_useful, gemm.out_bits, gemm.out_elems)
     return own + _operand_fields(gemm.lhs, group) + _operand_fields(gemm.rhs, group)
 
 
@@ -91,7 +147,7 @@ def _operand_fields(operand: Operand, group: int) -> tuple[int, ...]:
 class _Found:
     """What the search found for all equal products."""
 
-    def __init__(self, best: dict[str, int], arch: Arch) -> None:
+    def __init__(self, best: dict[str, Any], arch: Arch) -> None:
         self.arch, self.fits = arch, best["cycles"] < NOT_FOUND
         self.mapping = Mapping(
             dataflow=DATAFLOW_NAMES[best["dataflow"]],
@@ -100,7 +156,7 @@ class _Found:
             **{name: best[name] for name in ("row_lanes", "run_keep", "run_group", "tile_m", "tile_n", "tile_groups")},
         )
         self.cost = GemmCost(**{name: best[name] for name in GemmCost.__dataclass_fields__})
-        self.search = Search(best["covered"], best["evaluated"], best["least_cycles"])
+        self.search = Search(best["covered"], best["evaluated"], best["least_value"], best["energy_pj"])
         self.dram_bound_cycles = math.ceil(best["compulsory_bytes"] / arch.dram_bytes_per_cycle)
 
     def scheduled(self, gemm: Gemm) -> ScheduledGemm:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from accel.dataflow.context import Context
+from accel.dataflow.tensors import Tensors
 from accel.gemm import FP16_BITS, FP16_BYTES, FP32_BYTES, Stage
+from accel.program import CopyKind, Parameter
 from accel.schedule import Footprint, UpdateWork
 from accel.sparsity import DENSE, NMPattern
 from accel.trace import Attention, Conv, Free, Layer, Linear, Matmul, Vector
@@ -18,6 +20,11 @@ class Updates:
     """Makes the update of every parameter tensor."""
 
     context: Context
+
+    @property
+    def tensors(self) -> Tensors:
+        """The names of what the updates read and write."""
+        return Tensors(self.context)
 
     def updates(self) -> list[UpdateWork]:
         """Return the update of every parameter tensor: of a shared one once, with the copies of all its users."""
@@ -35,15 +42,52 @@ class Updates:
         dense_used = len(weight_layers) < len(users) or any(pattern.is_dense for _, pattern, _ in copies)
         elems = max(layer.params if isinstance(layer, Vector) else layer.weight_elems for layer in users)
         bias_elems = max((layer.bias_elems for layer in weight_layers), default=0)
-        copy_bits = FP16_BITS * (bias_elems + elems * (dense_used or not options.pregenerate))
+        bits_of = {"": FP16_BITS * (bias_elems + elems * (dense_used or not options.pregenerate))}
         sore_groups = 0
-        for _, pattern, inner in copies:
+        for stage, pattern, inner in copies:
             if options.pregenerate and not pattern.is_dense:
                 groups = elems // inner * ceil_div(inner, options.word_elems)
                 sore_groups += groups
-                copy_bits += groups * pattern.compact_bits(options.word_elems, FP16_BITS)
+                bits_of[stage] = bits_of.get(stage, 0) + groups * pattern.compact_bits(options.word_elems, FP16_BITS)
         trained = [layer for layer in users if layer.trainable]
-        return self._update((trained or users)[0], elems + bias_elems, ceil_div(copy_bits, 8), sore_groups)
+        layer, copy_bytes = (trained or users)[0], ceil_div(sum(bits_of.values()), 8)
+        named = tuple((self.tensors.weight(layer, stage), ceil_div(bits, 8)) for stage, bits in sorted(bits_of.items()) if bits)
+        stages = [stage for stage, bits in sorted(bits_of.items()) if bits]
+        work = self._update(layer, elems + bias_elems, copy_bytes, sore_groups, named)
+        return replace(work, parameter=self._parameter(users, layer, stages, dense_used or not options.pregenerate))
+
+    def _parameter(
+        self, users: list[Conv | Linear | Vector], layer: Conv | Linear | Vector, stages: list[str], is_dense: bool
+    ) -> Parameter | None:
+        """Return what the tensor is, unless layers of several kinds share it; `is_dense`: a dense copy is among the copies."""
+        if len({user.op for user in users}) > 1:
+            return None
+        name, options = layer.weight or layer.name, self.context.options
+        if isinstance(layer, Vector):
+            return Parameter(name=name, shape=(layer.params,), copies=("dense",))
+        if isinstance(layer, Linear):
+            shape: tuple[int, ...] = layer.out_features, layer.in_features
+        else:
+            inner, outer = layer.channels_per_group
+            shape = (layer.out_channels, *layer.kernel, inner)
+            if layer.transposed:
+                shape = (layer.in_channels, *layer.kernel, outer)
+        kinds: dict[str, CopyKind] = {"": "dense", "FF": "gather", "BP": "scatter"}
+        if isinstance(layer, Conv) and layer.transposed:
+            kinds |= {"FF": "scatter", "BP": "gather"}
+        if not is_dense:
+            kinds[""] = "bias"
+        is_pruned = not self.context.pattern(layer, layer.channels_per_group[0]).is_dense
+        return Parameter(
+            name=name,
+            shape=shape,
+            groups=layer.groups if isinstance(layer, Conv) else 1,
+            bias=layer.bias_elems,
+            copies=tuple(kinds[stage] for stage in stages),
+            keep=options.pattern.keep,
+            group=options.pattern.group,
+            masked=is_pruned and options.method.ff == "weight" and options.method.bp is None,
+        )
 
     def _copies(self, layer: Conv | Linear) -> list[tuple[Stage, NMPattern, int]]:
         """Return (stage, pattern, reduction channels) of the copies of the weight that the products of `layer` read."""
@@ -56,10 +100,12 @@ class Updates:
             for stage, operand, inner in uses
         ]
 
-    def _update(self, layer: Conv | Linear | Vector, params: int, copy_bytes: int, sore_groups: int) -> UpdateWork:
+    def _update(
+        self, layer: Conv | Linear | Vector, params: int, copy_bytes: int, sore_groups: int, copies: tuple[tuple[str, int], ...]
+    ) -> UpdateWork:
         if not layer.trainable:
-            return UpdateWork(layer.name, 0, 0, 0, master_bytes=0, copy_bytes=copy_bytes, dram_bytes=0)
-        optimizer = self.context.options.optimizer
+            return UpdateWork(layer.name, 0, 0, 0, master_bytes=0, copy_bytes=copy_bytes, dram_bytes=0, copies=copies)
+        optimizer, grad = self.context.options.optimizer, self.tensors.weight_gradient(layer)
         read_words, write_words = 2 + optimizer.state_words, 1 + optimizer.state_words  # w, dW and state; w and state
         return UpdateWork(
             layer.name,
@@ -69,6 +115,8 @@ class Updates:
             master_bytes=FP32_BYTES * params * read_words,
             copy_bytes=copy_bytes,
             dram_bytes=FP32_BYTES * params * (read_words + write_words) + copy_bytes,
+            reads=(grad,) if isinstance(layer, Vector) or not layer.bias else (grad, self.tensors.bias_gradient(layer)),
+            copies=copies,
         )
 
 

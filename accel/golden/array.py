@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accel.golden.feed import NO_CONTROL, NO_ENTRY, ArrayForm, Feed, Records, RunShape, Tile, feed_os, feed_ws
-from accel.golden.numeric import Float16s, Float32s, add, multiply
+from accel.golden.numeric import ANY_NAN, FP16_ARITHMETIC, Arithmetic, Float32s, Operands, arithmetic_of
 from accel.golden.prune import Entries
 from accel.units import ceil_div
 
@@ -33,19 +33,20 @@ class ArrayRun(NamedTuple):
 class _Array(ABC):
     """The registers that both dataflows use; `cycle` advances them by one clock."""
 
-    def __init__(self, form: ArrayForm, group: int) -> None:
+    def __init__(self, form: ArrayForm, group: int, arithmetic: Arithmetic) -> None:
         self.form = form
+        self.arithmetic = arithmetic
         shape = (form.rows, form.cols)
         self.at_row, self.at_col = np.indices(shape)
-        self.words = np.full((*shape, group), np.nan, np.float16)
+        self.words = np.full((*shape, group), ANY_NAN).view(arithmetic.dtype)
         self.control = np.full(shape, NO_CONTROL)
         self.entries = np.full(shape, NO_ENTRY)
-        self.held_words = np.full((*shape, form.row_lanes, group), np.nan, np.float16)
+        self.held_words = np.full((*shape, form.row_lanes, group), ANY_NAN).view(arithmetic.dtype)
         idle = (self.control, np.zeros(shape, np.float32), np.zeros(shape, np.bool_))
         self.multiplier = deque([idle] * form.multiplier_latency, form.multiplier_latency)
         self.adder = deque([idle[:2]] * form.lanes, form.lanes)
 
-    def cycle(self, words: Float16s, control: Records, entries: Records) -> tuple[NDArray[np.int64], Float32s]:
+    def cycle(self, words: Operands, control: Records, entries: Records) -> tuple[NDArray[np.int64], Float32s]:
         """Return the tags (-1: none) and values visible at the bottom (chain, column), then step every register."""
         self.words = _shift(self.words, words, axis=1)
         self.control = _shift(self.control, control, axis=1)
@@ -55,7 +56,7 @@ class _Array(ABC):
         summand_control, summand, is_valid = self.multiplier[-1]
         sum_control, sums = self.adder[-1]
         start = np.where(summand_control["first"], self.sums_from_outside(sums), sums)
-        total = np.where(is_valid, add(start, summand), start)
+        total = np.where(is_valid, self.arithmetic.add(start, summand), start)
         self.collect(sum_control, sums)
         self.multiplier.appendleft(product)
         self.adder.appendleft((summand_control, total))
@@ -74,7 +75,8 @@ class _Array(ABC):
         self.held_words[arrives, control["lane"][arrives]] = self.words[arrives]
         entry = self.entry_in_use()
         element = self.held_words[self.at_row, self.at_col, control["lane"] % self.form.row_lanes, entry["index"]]
-        return control, multiply(element, entry["value"]), is_active & entry["valid"]
+        product = self.arithmetic.multiply(element, entry["value"].view(element.dtype))
+        return control, product, is_active & entry["valid"]
 
     @abstractmethod
     def entry_in_use(self) -> Records:
@@ -104,8 +106,8 @@ class _OsArray(_Array):
     sum enters the first register of its row; in all other cycles that register takes the word from the row above.
     """
 
-    def __init__(self, form: ArrayForm, run: RunShape) -> None:
-        super().__init__(form, run.group)
+    def __init__(self, form: ArrayForm, run: RunShape, arithmetic: Arithmetic = FP16_ARITHMETIC) -> None:
+        super().__init__(form, run.group, arithmetic)
         shape = (form.rows, form.cols)
         self.held_entries = np.full(shape, NO_ENTRY)
         self.row_chains = [_RowChains(form, row) for row in range(form.rows)]
@@ -164,8 +166,8 @@ class _RowChains:
 class _WsArray(_Array):
     """Entries stay, twice: a bank in use and its shadow. Sums pass south, each row starting from the row above."""
 
-    def __init__(self, form: ArrayForm, run: RunShape, chunk_words: int, tiles: Sequence[Tile]) -> None:
-        super().__init__(form, run.group)
+    def __init__(self, form: ArrayForm, run: RunShape, chunk_words: int, tiles: Sequence[Tile], arithmetic: Arithmetic) -> None:
+        super().__init__(form, run.group, arithmetic)
         self.is_first_k = np.array([tile.is_first_k for tile in tiles])
         self.is_last_k = np.array([tile.is_last_k for tile in tiles])
         self.chunk_words = chunk_words
@@ -234,30 +236,33 @@ class _WsArray(_Array):
         return bool((self.bottom_control["tile"] >= 0).any())
 
 
-def run_os(form: ArrayForm, lhs: Float16s, rhs: Sequence[Entries]) -> ArrayRun:
+def run_os(form: ArrayForm, lhs: Operands, rhs: Sequence[Entries]) -> ArrayRun:
     """Run products back to back with stationary outputs.
 
-    `lhs` is (count, dim_m, dim_k), `rhs` the entries of `count` operands of one shape and pattern.
+    `lhs` is (count, dim_m, dim_k), `rhs` the entries of `count` operands of one shape and pattern; both are FP16, or both BF16.
     """
+    arithmetic = arithmetic_of(lhs, *(side.values for side in rhs))
     feed = feed_os(form, lhs, rhs)
     tile_rows = np.arange(form.row_lanes) * form.rows + np.arange(form.rows)[:, None]
-    return _outputs(feed, tile_rows, _clock(_OsArray(form, feed.shape), feed))
+    return _outputs(feed, tile_rows, _clock(_OsArray(form, feed.shape, arithmetic), feed))
 
 
-def run_ws(form: ArrayForm, lhs: Float16s, rhs: Sequence[Entries], m_chunk: int) -> ArrayRun:
+def run_ws(form: ArrayForm, lhs: Operands, rhs: Sequence[Entries], m_chunk: int) -> ArrayRun:
     """Run products back to back with the north operand stationary, m in chunks of `m_chunk` rows (at least 1).
 
     `lhs` and `rhs` as in `run_os`.
     """
+    arithmetic = arithmetic_of(lhs, *(side.values for side in rhs))
     feed = feed_ws(form, lhs, rhs, m_chunk)
     chunk_words = ceil_div(min(m_chunk, feed.shape.dim_m), form.row_lanes)
     tile_rows = np.arange(form.row_lanes) + np.arange(chunk_words)[:, None] * form.row_lanes
-    return _outputs(feed, tile_rows, _clock(_WsArray(form, feed.shape, chunk_words, feed.tiles), feed))
+    array = _WsArray(form, feed.shape, chunk_words, feed.tiles, arithmetic)
+    return _outputs(feed, tile_rows, _clock(array, feed))
 
 
 def _clock(array: _Array, feed: Feed) -> tuple[NDArray[np.int64], Float32s]:
     """Run until the edges are quiet and nothing is under way; return all tags and values seen, (cycles, chain, column)."""
-    quiet = Feed.quiet(feed.form, feed.shape, [], 1)
+    quiet = Feed.quiet(feed.form, feed.shape, [], 1, feed.words.dtype)
     seen = [array.cycle(feed.words[t], feed.control[t], feed.entries[t]) for t in range(len(feed.words))]
     while array.is_busy():
         seen.append(array.cycle(quiet.words[0], quiet.control[0], quiet.entries[0]))

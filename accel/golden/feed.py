@@ -1,6 +1,6 @@
 """What the array is fed: the tiles of a run, and the words at its edges cycle by cycle, as docs/timing.md section 1 fixes them.
 
-Links and padding carry NaN where nothing may look.
+Operands are FP16 or BF16. Links and padding carry NaN where nothing may look.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from accel.golden.numeric import Float16s
+from accel.golden.numeric import ANY_NAN, Operands, bits
 from accel.golden.prune import Entries, split_groups
 from accel.units import ceil_div
 
@@ -25,11 +25,12 @@ CONTROL = np.dtype([("tile", "i4"), ("word", "i4"), ("step", "i2"), ("lane", "i2
 """What travels east beside the west words. `tile` is -1 in an empty slot; `step` counts the entries of a group; `word` is the
 PE row (OS) or the stream element (WS); `first` takes the sum from outside the PE, `last` hands it on."""
 
-ENTRY = np.dtype([("tile", "i4"), ("row", "i2"), ("slot", "i2"), ("value", "f2"), ("index", "i2"), ("valid", "?")])
-"""What travels south. `tile` is -1 where nothing travels; `row` and `slot` say which register to load (WS)."""
+ENTRY = np.dtype([("tile", "i4"), ("row", "i2"), ("slot", "i2"), ("value", "u2"), ("index", "i2"), ("valid", "?")])
+"""What travels south. `tile` is -1 where nothing travels; `row` and `slot` say which register to load (WS); `value`
+is the bits of an operand."""
 
 NO_CONTROL = np.array((-1, 0, 0, 0, False, False), CONTROL)
-NO_ENTRY = np.array((-1, 0, 0, np.nan, 0, False), ENTRY)
+NO_ENTRY = np.array((-1, 0, 0, ANY_NAN, 0, False), ENTRY)
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class RunShape:
         return self.groups * self.keep
 
     @classmethod
-    def of(cls, lhs: Float16s, rhs: Sequence[Entries]) -> RunShape:
+    def of(cls, lhs: Operands, rhs: Sequence[Entries]) -> RunShape:
         """Return the shape of lhs (count, dim_m, dim_k) times the operands `rhs`."""
         pattern = rhs[0].pattern
         return cls(len(lhs), lhs.shape[1], rhs[0].dim_n, rhs[0].groups, pattern.keep, pattern.group)
@@ -108,7 +109,7 @@ class Feed:
     form: ArrayForm
     shape: RunShape
     tiles: list[Tile]
-    words: Float16s
+    words: Operands
     """(cycles, rows, group)."""
     control: Records
     """(cycles, rows) of `CONTROL`."""
@@ -116,17 +117,17 @@ class Feed:
     """(cycles, cols) of `ENTRY`."""
 
     @classmethod
-    def quiet(cls, form: ArrayForm, shape: RunShape, tiles: list[Tile], cycles: int) -> Feed:
-        """Return a feed of nothing for so many cycles."""
-        words = np.full((cycles, form.rows, shape.group), np.nan, np.float16)
+    def quiet(cls, form: ArrayForm, shape: RunShape, tiles: list[Tile], cycles: int, dtype: Any = np.float16) -> Feed:
+        """Return a feed of nothing for so many cycles; `dtype` is that of the operands."""
+        words = np.full((cycles, form.rows, shape.group), ANY_NAN).view(dtype)
         return cls(form, shape, tiles, words, np.full((cycles, form.rows), NO_CONTROL), np.full((cycles, form.cols), NO_ENTRY))
 
 
-def feed_os(form: ArrayForm, lhs: Float16s, rhs: Sequence[Entries]) -> Feed:
+def feed_os(form: ArrayForm, lhs: Operands, rhs: Sequence[Entries]) -> Feed:
     """Return the feed of products run back to back with stationary outputs; arguments as in `accel.golden.array.run_os`."""
     shape = RunShape.of(lhs, rhs)
     tiles = os_tiles(form, shape)
-    feed = Feed.quiet(form, shape, tiles, tiles[-1].start + shape.steps * form.lanes + max(form.rows, form.cols))
+    feed = Feed.quiet(form, shape, tiles, tiles[-1].start + shape.steps * form.lanes + max(form.rows, form.cols), lhs.dtype)
     words, entries = _padded_words(lhs, rhs, form.tile_rows), _padded_entries(form, rhs)
     for number, tile in enumerate(tiles):
         _feed_os_west(feed, number, tile, words[tile.product])
@@ -134,12 +135,12 @@ def feed_os(form: ArrayForm, lhs: Float16s, rhs: Sequence[Entries]) -> Feed:
     return feed
 
 
-def feed_ws(form: ArrayForm, lhs: Float16s, rhs: Sequence[Entries], m_chunk: int) -> Feed:
+def feed_ws(form: ArrayForm, lhs: Operands, rhs: Sequence[Entries], m_chunk: int) -> Feed:
     """Return the feed of products run back to back with a stationary north operand; see `accel.golden.array.run_ws`."""
     shape = RunShape.of(lhs, rhs)
     tiles = ws_tiles(form, shape, m_chunk)
     passes = form.rows + ceil_div(tiles[-1].rows, form.row_lanes) - 1
-    feed = Feed.quiet(form, shape, tiles, tiles[-1].start + passes * shape.keep * form.lanes + form.cols)
+    feed = Feed.quiet(form, shape, tiles, tiles[-1].start + passes * shape.keep * form.lanes + form.cols, lhs.dtype)
     words, entries = _padded_words(lhs, rhs, form.row_lanes), _padded_entries(form, rhs)
     for number, tile in enumerate(tiles):
         _feed_ws_west(feed, number, tile, words[tile.product])
@@ -185,10 +186,11 @@ def _load_cycles(form: ArrayForm, shape: RunShape) -> int:
     return shape.keep * form.col_lanes + form.rows - 1
 
 
-def _padded_words(lhs: Float16s, rhs: Sequence[Entries], extra_rows: int) -> Float16s:
+def _padded_words(lhs: Operands, rhs: Sequence[Entries], extra_rows: int) -> NDArray[Any]:
     """Return lhs as (count, dim_m + extra_rows, groups, group), NaN where the matrix or a tap has ended."""
-    words = split_groups(lhs, rhs[0].k_taps, rhs[0].pattern.group, fill=np.nan)
-    return np.pad(words, [(0, 0), (0, extra_rows), (0, 0), (0, 0)], constant_values=np.nan)
+    words: NDArray[Any] = split_groups(bits(lhs), rhs[0].k_taps, rhs[0].pattern.group, fill=int(ANY_NAN))
+    words = np.pad(words, [(0, 0), (0, extra_rows), (0, 0), (0, 0)], constant_values=ANY_NAN)
+    return words.view(lhs.dtype)
 
 
 def _padded_entries(form: ArrayForm, rhs: Sequence[Entries]) -> Records:
@@ -197,13 +199,13 @@ def _padded_entries(form: ArrayForm, rhs: Sequence[Entries]) -> Records:
     entries = np.full((len(rhs), groups + form.rows, keep, dim_n + form.tile_cols), NO_ENTRY)
     for product, operand in enumerate(rhs):
         inside = entries[product, :groups, :, :dim_n]
-        inside["value"] = np.where(operand.valid, operand.values, np.float16(np.nan))
+        inside["value"] = np.where(operand.valid, bits(operand.values), ANY_NAN)
         inside["index"] = operand.index
         inside["valid"] = operand.valid
     return entries
 
 
-def _feed_os_west(feed: Feed, number: int, tile: Tile, words: Float16s) -> None:
+def _feed_os_west(feed: Feed, number: int, tile: Tile, words: Operands) -> None:
     """Lane i of PE row r is output row i*rows + r of the tile; row r runs r cycles behind row 0."""
     form, shape = feed.form, feed.shape
     slot = np.arange(shape.steps * form.lanes)
@@ -228,7 +230,7 @@ def _feed_os_north(feed: Feed, number: int, tile: Tile, entries: Records) -> Non
         feed.entries[tile.start + col + arrivals, col] = sent
 
 
-def _feed_ws_west(feed: Feed, number: int, tile: Tile, words: Float16s) -> None:
+def _feed_ws_west(feed: Feed, number: int, tile: Tile, words: Operands) -> None:
     """Lane i of stream element x is output row x*row_lanes + i of the chunk; row r runs r groups behind row 0."""
     form, shape = feed.form, feed.shape
     group_cycles = shape.keep * form.lanes

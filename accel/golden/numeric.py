@@ -3,28 +3,38 @@
 Overflow gives infinity, subnormals are kept, and a NaN result is always the one canonical NaN, whatever the operands carried.
 
 BF16 operands, as bit patterns, differ in one thing: numbers below 2^-126, operands, products, sums and results alike, are zeros
-with their sign. That loses no rounding: products and sums so small are exact in FP32 or far below 2^-126.
+with their sign. That loses no rounding: products and sums so small are exact in FP32 or far below 2^-126. But a sum can be -0,
+which one of FP16 products that starts from +0 never is.
+
+What works on operands of both formats tells them apart by their dtype: float16, or uint16 for patterns of BF16.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from accel.errors import ConfigError
+
 Float16s = NDArray[np.float16]
 BFloat16s = NDArray[np.uint16]
 """Bit patterns."""
+Operands = Float16s | BFloat16s
+"""Of a product: FP16 numbers or BF16 patterns."""
 Float32s = NDArray[np.float32]
 
 NAN_FP32 = np.uint32(0x7FC00000).view(np.float32)
 NAN_FP16 = np.uint16(0x7E00).view(np.float16)
 NAN_BF16 = np.uint16(0x7FC0)
+ANY_NAN = np.uint16(0xFFFF)
+"""The bits of a NaN in FP16 and in BF16."""
 
 
-def bits(values: NDArray[np.floating[Any]]) -> NDArray[np.unsignedinteger[Any]]:
-    """Return the bit patterns of FP16 or FP32 `values` as unsigned integers of the same width and shape."""
+def bits(values: NDArray[Any]) -> NDArray[np.unsignedinteger[Any]]:
+    """Return the bit patterns of FP16, BF16 or FP32 `values` as unsigned integers of the same width and shape."""
     return values.view(f"u{values.dtype.itemsize}")
 
 
@@ -72,6 +82,33 @@ def to_bf16(values: Float32s) -> BFloat16s:
     patterns = _flush(values).view(np.uint32)
     rounded = patterns + np.uint32(0x7FFF) + (patterns >> 16 & 1)
     return np.where(np.isnan(values), NAN_BF16, rounded >> 16).astype(np.uint16)
+
+
+class Arithmetic(NamedTuple):
+    """How operands of one format are multiplied, and the products summed."""
+
+    name: str
+    """Of the format, as in `accel.rtl.floats`."""
+    dtype: np.dtype[Any]
+    """Of operands."""
+    multiply: Callable[[Any, Any], Float32s]
+    add: Callable[[Float32s, Float32s], Float32s]
+    rounded: Callable[[Float32s], Any]
+    """From sums to results that are operands again."""
+
+
+FP16_ARITHMETIC = Arithmetic("fp16", np.dtype(np.float16), multiply, add, to_fp16)
+BF16_ARITHMETIC = Arithmetic("bf16", np.dtype(np.uint16), multiply_bf16, add_bf16, to_bf16)
+
+
+def arithmetic_of(*operands: Operands) -> Arithmetic:
+    """Return the arithmetic of operands of one format, or refuse those of several."""
+    dtypes = {side.dtype for side in operands}
+    for arithmetic in (FP16_ARITHMETIC, BF16_ARITHMETIC):
+        if dtypes == {arithmetic.dtype}:
+            return arithmetic
+    found = " and ".join(sorted(map(str, dtypes)))
+    raise ConfigError(f"operands must all be float16, or all uint16 (patterns of BF16), not {found}; round them alike")
 
 
 def _flush(values: Float32s) -> Float32s:

@@ -166,7 +166,6 @@ class _Sizes:
     def of(cls, arch: Arch) -> _Sizes:
         if arch.adder_latency not in _DEPTHS:
             raise ConfigError(f"adder_latency must be between 2 and 8 in hardware, not {arch.adder_latency}")
-        words = arch.output_buffer_bytes // 2 // 4 // arch.array_cols
         return cls(
             rows=arch.array_rows,
             cols=arch.array_cols,
@@ -177,7 +176,7 @@ class _Sizes:
             has_os="OS" in arch.dataflows,
             has_ws="WS" in arch.dataflows,
             drain_lanes=arch.drain_lanes,
-            psum_words=1 << max(words.bit_length() - 1, 0),
+            psum_words=arch.psum_words,
         )
 
     @property

@@ -71,8 +71,8 @@ def gradients(trace: Trace, step: Step, rows: Sequence[Row], update_cycles: Iter
     for layer in trace.layers:
         if isinstance(layer, Conv | Linear) or (isinstance(layer, Vector) and layer.params):
             tensor = tensor_of[layer.name] = layer.weight or layer.name
-            if layer.trainable:  # without work of its own the gradient is that of the output, ready with the last
-                ready[tensor] = max(ready.get(tensor, 0), made.get(layer.name, ends[-1]))
+            if layer.trainable:
+                ready[tensor] = max(ready.get(tensor, 0), made[layer.name])
     trained = [update for update in step.updates if update.elems]
     found = [
         Gradient(update.layer, ready[tensor_of[update.layer]], update.elems, cycles, update.copy_bytes)

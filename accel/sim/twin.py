@@ -2,8 +2,9 @@
 
 It gives the bits, the cycles and the counters of the hardware, as `accel.golden.array` does: every clock cycle of every PE is
 worked through as docs/timing.md section 1 describes it, no cycle count is computed, and the cycles of a run are read off its
-last output word. Products of FP16 operands are exact in FP32 and sums are the host's, rounded to nearest even; what a NaN
-looks like matters only at the bottom, where it becomes the canonical one.
+last output word. It takes FP16 operands only: their products are exact in FP32 and sums are the host's, rounded to nearest
+even, while those of BF16 would have to be flushed. What a NaN looks like matters only at the bottom, where it becomes the
+canonical one.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accel.arch import Dataflow
+from accel.counters import Counters
 from accel.errors import ConfigError
 from accel.golden.feed import PSUM_TURN_CYCLES, ArrayForm, RunShape
 from accel.golden.numeric import Float16s, Float32s
@@ -28,23 +30,6 @@ from accel.units import ceil_div
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
 
-class Counters(NamedTuple):
-    """What the hardware counts of a run, under its names."""
-
-    cycles: int
-    """From the first operand at a port to the last output word visible at the bottom, stalls left out."""
-    stall_cycles: int
-    """In which the clock was held, up to the end of the run."""
-    macs: int
-    """Multiplications of valid entries with output rows of the matrix."""
-    west_words: int
-    """Groups taken from the west streams."""
-    north_entries: int
-    """Entries taken from the north streams, valid or not."""
-    out_words: int
-    """Results sent to the output streams."""
-
-
 class TwinRun(NamedTuple):
     """What came out of a run, when, and what was counted: an `accel.golden.array.ArrayRun` and more."""
 
@@ -52,6 +37,7 @@ class TwinRun(NamedTuple):
     """(count, dim_m, dim_n)."""
     cycles: int
     counters: Counters
+    """`stall_cycles` up to the last output word."""
 
 
 def run_array(
@@ -100,6 +86,8 @@ def _check(form: ArrayForm, lhs: Float16s, rhs: Sequence[Entries], dataflow: Dat
         problems.append(f"lhs must be float16 (count, dim_m, dim_k), each at least 1, not {lhs.dtype} {lhs.shape}")
     elif len(rhs) != len(lhs):
         problems.append(f"rhs must hold {len(lhs)} operands, as lhs does, not {len(rhs)}")
+    elif any(side.values.dtype != np.float16 for side in rhs):
+        problems.append(f"rhs must hold float16 values, not {', '.join(sorted({str(side.values.dtype) for side in rhs}))}")
     elif len({(side.values.shape, side.pattern, side.k_taps) for side in rhs}) > 1:
         problems.append("rhs must hold operands of one shape and pattern; run others in a run of their own")
     elif rhs[0].groups != rhs[0].k_taps * ceil_div(ceil_div(lhs.shape[2], rhs[0].k_taps), rhs[0].pattern.group):
@@ -192,7 +180,7 @@ def _edges(size: Size) -> Edges:
         opens=_registers((places, size.vector_rows), np.int32),
         values=_registers((size.cols, twice), np.float32),
         index=index,
-        counters=np.zeros((1, edges.COUNTERS), np.int64),
+        counters=np.zeros((1, len(Counters._fields)), np.int64),
     )
 
 

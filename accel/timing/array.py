@@ -100,8 +100,18 @@ def ws_tile_cycles(rows: int, lanes: int, row_lanes: int, rows_of_m: int, groups
 
     `groups` are those of the whole product: with more than `rows` of them sums come round again through the psum buffer.
     """
-    turn = PSUM_TURN_CYCLES if groups > rows else 0
-    return max(ceil_div(rows_of_m, row_lanes) * keep * lanes, rows * keep * lanes + turn)
+    return _ws_tile_cycles(rows, lanes, row_lanes, rows_of_m, keep, ws_turn_cycles(rows, groups))
+
+
+@kernel
+def ws_turn_cycles(rows: int, groups: int) -> int:
+    """Return what a WS tile's slot has for the way through the psum buffer, in a product over `groups` of k."""
+    return PSUM_TURN_CYCLES if groups > rows else 0
+
+
+@kernel
+def _ws_tile_cycles(rows: int, lanes: int, row_lanes: int, rows_of_m: int, keep: int, turn_cycles: int) -> int:
+    return max(ceil_div(rows_of_m, row_lanes) * keep * lanes, rows * keep * lanes + turn_cycles)
 
 
 @kernel
@@ -120,11 +130,36 @@ def ws_slot_cycles(
     rows: int, cols: int, lanes: int, row_lanes: int, dim_m: int, dim_n: int, groups: int, keep: int, m_chunk: int, count: int
 ) -> int:
     """Return the sum of the slots of all tiles of a WS run."""
+    turn = ws_turn_cycles(rows, groups)
+    return ws_slot_cycles_with_turn(rows, cols, lanes, row_lanes, dim_m, dim_n, groups, keep, m_chunk, count, turn)
+
+
+@kernel
+def ws_slot_cycles_with_turn(
+    rows: int,
+    cols: int,
+    lanes: int,
+    row_lanes: int,
+    dim_m: int,
+    dim_n: int,
+    groups: int,
+    keep: int,
+    m_chunk: int,
+    count: int,
+    turn_cycles: int,
+) -> int:
+    """Return `ws_slot_cycles` with `turn_cycles` for the psum buffer in every slot: for a part of a larger product."""
     chunk = min(m_chunk, dim_m)
     chunks = ceil_div(dim_m, chunk)
-    full = ws_tile_cycles(rows, lanes, row_lanes, chunk, groups, keep)
-    last = ws_tile_cycles(rows, lanes, row_lanes, _rest(dim_m, chunk), groups, keep)
+    full = _ws_tile_cycles(rows, lanes, row_lanes, chunk, keep, turn_cycles)
+    last = _ws_tile_cycles(rows, lanes, row_lanes, _rest(dim_m, chunk), keep, turn_cycles)
     return count * ceil_div(dim_n, cols * (lanes // row_lanes)) * ceil_div(groups, rows) * ((chunks - 1) * full + last)
+
+
+@kernel
+def ws_load_cycles(rows: int, lanes: int, row_lanes: int, keep: int) -> int:
+    """Return the cycles from the first entry of a WS run at a port to its first slot: row `rows - 1` has its entries."""
+    return keep * (lanes // row_lanes) + rows - 1
 
 
 @kernel
@@ -141,11 +176,30 @@ def ws_end_cycles(
     m_chunk: int,
 ) -> int:
     """Return the cycles of a WS run beyond its slots: the first load, the pipes, and what the last stream still needs."""
+    turn = ws_turn_cycles(rows, groups)
+    return ws_end_cycles_with_turn(rows, cols, lanes, row_lanes, multiplier_latency, dim_m, dim_n, groups, keep, m_chunk, turn)
+
+
+@kernel
+def ws_end_cycles_with_turn(
+    rows: int,
+    cols: int,
+    lanes: int,
+    row_lanes: int,
+    multiplier_latency: int,
+    dim_m: int,
+    dim_n: int,
+    groups: int,
+    keep: int,
+    m_chunk: int,
+    turn_cycles: int,
+) -> int:
+    """Return `ws_end_cycles` with `turn_cycles` for the psum buffer in every slot: for a part of a larger product."""
     col_lanes = lanes // row_lanes
     last_rows = _rest(dim_m, min(m_chunk, dim_m))
-    slot = ws_tile_cycles(rows, lanes, row_lanes, last_rows, groups, keep)
+    slot = _ws_tile_cycles(rows, lanes, row_lanes, last_rows, keep, turn_cycles)
     columns = _last_columns(cols, col_lanes, dim_n, ceil_div(groups, rows) * slot)
-    load = keep * col_lanes + rows - 1
+    load = ws_load_cycles(rows, lanes, row_lanes, keep)
     stream = (ceil_div(last_rows, row_lanes) + rows - 1) * keep * lanes + lanes
     return load + stream - slot + multiplier_latency + columns
 
@@ -167,6 +221,12 @@ def ws_run_cycles(
     """Return the cycles of `count` WS products (dim_m, dim_n) over `groups` of k, m in chunks of `m_chunk` rows."""
     slots = ws_slot_cycles(rows, cols, lanes, row_lanes, dim_m, dim_n, groups, keep, m_chunk, count)
     return slots + ws_end_cycles(rows, cols, lanes, row_lanes, multiplier_latency, dim_m, dim_n, groups, keep, m_chunk)
+
+
+@kernel
+def idle_columns(cols: int, lanes: int, row_lanes: int, dim_n: int, tile_of_n_cycles: int) -> int:
+    """Return the PE columns that the last output does not wait for; the next run does, before it starts."""
+    return cols - _last_columns(cols, lanes // row_lanes, dim_n, tile_of_n_cycles)
 
 
 @kernel

@@ -33,9 +33,12 @@ class Machine(NamedTuple):
     multiplier_latency: int
     drain_lanes: int
     group: int
+    index_bits: int
+    """Bits that say where in a group an entry stands."""
     west_bits: int
     north_bits: int
-    output_bits: int
+    psum_words: int
+    """FP32 words of one column's buffer of partial sums."""
     dram_bytes_per_cycle: float
     dram_latency: int
     dma_setup: int
@@ -194,10 +197,18 @@ def end_cycles(machine: Machine, product: Product, tiling: Tiling) -> tuple[int,
 
 
 @kernel
-def fits(machine: Machine, product: Product, tiling: Tiling) -> bool:
-    """Return whether the tile of each operand fits half a buffer, and the partial sums of WS half the output buffer.
+def _entry_bits(machine: Machine, product: Product, tiling: Tiling) -> int:
+    """Return the room for the entries of a north tile that SORE prunes in place: every column has its own."""
+    group_bits = product.keep * (16 + machine.index_bits)
+    return min(tiling.tile_n, product.north.size) * min(tiling.tile_groups, product.groups) * group_bits
 
-    OS keeps the sums in the array, so only one array tile at a time can be cut along k.
+
+@kernel
+def fits(machine: Machine, product: Product, tiling: Tiling) -> bool:
+    """Return whether the tile of each operand fits half a buffer, and the sums of WS the psum buffers of their columns.
+
+    A column keeps all L lanes of every stream element, for each strip of columns that one array tile takes; with all of k in a
+    tile one strip at a time.
     """
     if tile_bits(product.west, min(tiling.tile_m, product.west.size), tiling.tile_groups, product.groups) > machine.west_bits:
         return False
@@ -206,10 +217,14 @@ def fits(machine: Machine, product: Product, tiling: Tiling) -> bool:
         > machine.north_bits
     ):
         return False
+    if product.north.online and _entry_bits(machine, product, tiling) > machine.north_bits:
+        return False
     if tiling.dataflow == OS:
         return True
-    sums = tiling.tile_n if tiling.tile_groups < product.groups else machine.cols * (machine.lanes // tiling.row_lanes)
-    return min(tiling.tile_m, product.west.size) * min(sums, product.north.size) * 32 <= machine.output_bits
+    strip_cols = machine.cols * (machine.lanes // tiling.row_lanes)
+    cut = tiling.tile_groups < product.groups
+    strips = ceil_div(min(tiling.tile_n, product.north.size), strip_cols) if cut else 1
+    return strips * ceil_div(min(tiling.tile_m, product.west.size), tiling.row_lanes) * machine.lanes <= machine.psum_words
 
 
 @kernel

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from array_cases import Case
+from array_cases import Case, random_bf16, random_case
 
 from accel.golden import feed
 from accel.golden.feed import ArrayForm
@@ -82,3 +82,10 @@ def test_every_interleave_form_of_the_presets_runs(arch, dataflow):
             k_inner = 3 * pattern.group + 1
             case = Case(dataflow, form, pattern, 1, form.tile_rows + 1, form.tile_cols + 1, 1, k_inner, form.tile_rows)
             check(case, row_lanes)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_bf16_gives_the_bits_of_the_product_in_the_same_cycles(seed):
+    for number in range(15):
+        rng = np.random.default_rng([seed, number])
+        replace(random_case(rng), draw=random_bf16).check(rng, f"seed {seed}, case {number}")

@@ -132,3 +132,13 @@ def test_operands_that_do_not_fit_are_refused_with_all_reasons():
         run_array(FORM, np.ones((2, 3, 9), np.float16), [sides[0]] * 2, "OS")
     with pytest.raises(ConfigError, match="lhs must be float16"):
         run_array(FORM, lhs.astype(np.float32), sides, "OS")
+
+
+def test_bf16_is_refused():
+    lhs, rhs = np.ones((1, 3, 8), np.float16), np.ones((8, 3), np.float16)
+    with pytest.raises(
+        ConfigError, match=r"^lhs must be float16 \(count, dim_m, dim_k\), each at least 1, not uint16 \(1, 3, 8\)$"
+    ):
+        run_array(FORM, lhs.view(np.uint16), [prune(rhs, NMPattern(2, 8))], "OS")
+    with pytest.raises(ConfigError, match=r"^rhs must hold float16 values, not uint16$"):
+        run_array(FORM, lhs, [prune(rhs.view(np.uint16), NMPattern(2, 8))], "OS")

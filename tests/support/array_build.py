@@ -10,10 +10,11 @@ import time
 from pathlib import Path
 
 from array_driver import TOP, harness
-from rtl_build import FLAGS, Model, _build_for_cocotb, _cached, run_cocotb
+from rtl_build import FLAGS, Model, build_for_cocotb, cached, run_cocotb
 
 from accel.rtl.array import SystolicArray
 from accel.rtl.emit import emit
+from accel.rtl.floats import BF16, FP16
 from accel.rtl.parameters import ArrayParameters
 
 BENCH = Path(__file__).parents[1] / "rtl" / "array_bench.py"
@@ -33,30 +34,29 @@ def build(parameters: ArrayParameters) -> Model:
     array = SystolicArray(parameters)
     files = {f"{module}.v": text for module, text in emit(array).items()}
     files |= {"harness.v": harness(parameters, array.verilog_name), "top.vlt": "\n".join([*CONTROL, ""])}
-    return Model(_cached(files, (TOP, *FLAGS), _build), TOP)
+    return Model(cached(files, (TOP, *FLAGS), _build), TOP)
 
 
 def _build(folder: Path) -> None:
     """Build what stands in `folder`; the simulator's own code, two thirds of the work, is compiled once for all arrays."""
     empty = {"empty.v": "module empty;\nendmodule\n"}
-    runtime = _cached(empty, ("simulator", *FLAGS), lambda folder: _build_for_cocotb(folder, "empty", FLAGS))
+    runtime = cached(empty, ("simulator", *FLAGS), lambda folder: build_for_cocotb(folder, "empty", FLAGS))
     for compiled in runtime.glob("verilated*.o"):
         copy = shutil.copy(compiled, folder)
         os.utime(copy, (time.time() + AHEAD_SECONDS,) * 2)  # newer than the makefile to come, so that make leaves it alone
-    _build_for_cocotb(folder, TOP, FLAGS)
+    build_for_cocotb(folder, TOP, FLAGS)
 
 
 def run(model: Model, parameters: ArrayParameters, seed: int, first: int, end: int, log: Path | None = None) -> None:
     """Run the runs from `first` to before `end` that `seed` draws, one after the other, and check them."""
-    sizes = dataclasses.asdict(parameters)
-    del sizes["operand_format"]
+    sizes = {**dataclasses.asdict(parameters), "operand_format": parameters.operand_format.name}
     env = {"ARRAY_PARAMETERS": json.dumps(sizes), "ARRAY_SEED": str(seed), "ARRAY_RUNS": f"{first}:{end}"}
-    # A few closed forms: compiling them takes longer than all else. Nor need every package be rewritten for its assertions.
-    env |= {"NUMBA_DISABLE_JIT": "1", "COCOTB_REWRITE_ASSERTION_FILES": ""}
+    env["NUMBA_DISABLE_JIT"] = "1"  # a few closed forms: compiling them takes longer than all else
     run_cocotb(model, BENCH, seed=seed, env=env | ({"ARRAY_LOG": str(log)} if log else {}))
 
 
 def parameters_from(text: str) -> ArrayParameters:
     """Return the parameters that `run` wrote."""
-    sizes = json.loads(text)
-    return ArrayParameters(**{name: tuple(value) if isinstance(value, list) else value for name, value in sizes.items()})
+    sizes = {name: tuple(value) if isinstance(value, list) else value for name, value in json.loads(text).items()}
+    sizes["operand_format"] = {form.name: form for form in (FP16, BF16)}[sizes["operand_format"]]
+    return ArrayParameters(**sizes)

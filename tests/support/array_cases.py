@@ -1,5 +1,6 @@
 """Random runs of the array: shapes, operands and both answers."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,13 +8,46 @@ import numpy as np
 from accel.golden.array import run_os, run_ws
 from accel.golden.feed import ArrayForm
 from accel.golden.gemm import gemm
-from accel.golden.numeric import bits
+from accel.golden.numeric import bits, to_bf16
 from accel.golden.prune import prune
 from accel.sparsity import NMPattern
 from accel.timing.array import os_run_cycles, ws_run_cycles
 
 SPECIAL = np.array([0x0000, 0x8000, 0x7C00, 0xFC00, 0x7E00, 0xFE01, 0x7D55, 0x0001, 0x8001, 0x03FF, 0x7BFF, 0xFBFF], np.uint16)
 """Zeros, infinities, quiet and signalling NaNs, subnormals and the largest finite values."""
+
+SPECIAL_BF16 = np.array(
+    [0x0000, 0x8000, 0x7F80, 0xFF80, 0x7FC0, 0xFFC1, 0x7F81, 0x0001, 0x8001, 0x007F, 0x7F7F, 0xFF7F], np.uint16
+)
+"""The same of BF16, where subnormals count as zeros."""
+
+
+def random_fp16(rng, shape):
+    """Return FP16 values, one in four arrays with one special value in eight, one in four of raw bits, the others tame."""
+    values = rng.normal(size=shape).astype(np.float16)
+    kind = rng.integers(0, 4)
+    if kind == 0:
+        where = rng.random(shape) < 0.125
+        values[where] = rng.choice(SPECIAL, where.sum()).view(np.float16)
+    if kind == 1:
+        values = rng.integers(0, 2**16, shape).astype(np.uint16).view(np.float16)
+    return values
+
+
+def random_bf16(rng, shape):
+    """Return patterns of BF16, one in four arrays with one special value in eight, one in four of raw bits, one whose products
+    and sums are near 2^-126 or 2^128, the others tame."""
+    values = to_bf16(rng.normal(size=shape).astype(np.float32))
+    kind = rng.integers(0, 4)
+    if kind == 0:
+        where = rng.random(shape) < 0.125
+        values[where] = rng.choice(SPECIAL_BF16, where.sum())
+    if kind == 1:
+        values = rng.integers(0, 2**16, shape).astype(np.uint16)
+    if kind == 2:
+        start = rng.choice([0x1F80, 0x5F00])
+        values = (rng.integers(start, start + 0x100, shape) & 0xFFF0 | rng.integers(0, 2, shape) << 15).astype(np.uint16)
+    return values
 
 
 @dataclass(frozen=True)
@@ -27,6 +61,8 @@ class Case:
     k_taps: int
     k_inner: int
     m_chunk: int
+    draw: Callable = random_fp16
+    """How operands are drawn: (rng, shape)."""
 
     def closed_form(self):
         form = self.form
@@ -41,8 +77,8 @@ class Case:
     def operands(self, rng):
         """Return lhs (count, dim_m, dim_k) and the entries of every rhs."""
         dim_k = self.k_taps * self.k_inner
-        lhs = random_fp16(rng, (self.count, self.dim_m, dim_k))
-        dense = [random_fp16(rng, (dim_k, self.dim_n)) for _ in range(self.count)]
+        lhs = self.draw(rng, (self.count, self.dim_m, dim_k))
+        dense = [self.draw(rng, (dim_k, self.dim_n)) for _ in range(self.count)]
         return lhs, [prune(matrix, self.pattern, self.k_taps) for matrix in dense]
 
     def run(self, lhs, rhs):
@@ -80,15 +116,3 @@ def random_case(rng):
         k_inner=int(rng.integers(1, group + 4)),
         m_chunk=int(rng.integers(1, dim_m + 3)),
     )
-
-
-def random_fp16(rng, shape):
-    """Return FP16 values, one in four arrays with one special value in eight, one in four of raw bits, the others tame."""
-    values = rng.normal(size=shape).astype(np.float16)
-    kind = rng.integers(0, 4)
-    if kind == 0:
-        where = rng.random(shape) < 0.125
-        values[where] = rng.choice(SPECIAL, where.sum()).view(np.float16)
-    if kind == 1:
-        values = rng.integers(0, 2**16, shape).astype(np.uint16).view(np.float16)
-    return values

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from rtl_build import FLAGS, compile_cpp
 
-from accel.rtl.array import COUNTERS, SystolicArray
+from accel.counters import COUNTERS
+from accel.rtl.array import SystolicArray
 from accel.rtl.command import command_fields, command_layout
 from accel.rtl.emit import emit
 from accel.rtl.parameters import ArrayParameters

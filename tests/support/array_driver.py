@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from array_model import LONG_PAUSE_CYCLES, Case
 
-from accel.rtl.array import COUNTERS
+from accel.counters import COUNTERS
 from accel.rtl.command import command_fields, command_layout
 from accel.rtl.parameters import ArrayParameters
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil
@@ -9,8 +10,11 @@ from math import ceil
 import numpy as np
 
 from accel.errors import ConfigError
+from accel.golden.numeric import bits, to_bf16, to_fp16
 from accel.golden.prune import Entries, prune
+from accel.rtl.array import HANDSHAKE_CYCLES
 from accel.rtl.command import Run, command_fields
+from accel.rtl.floats import BF16, FP16
 from accel.rtl.parameters import ArrayParameters
 from accel.rtl.stimulus import Stimulus, stimulus
 from accel.sparsity import NMPattern
@@ -20,13 +24,6 @@ PROFILES = ("none", "light", "heavy", "starved", "blocked", "mixed")
 """How the streams stall: never, now and then, most of the time, one source or one sink for long, each port in its own way."""
 
 LONG_PAUSE_CYCLES = 1000
-HANDSHAKE_CYCLES = 4
-"""Cycles in which the array takes no command beyond those of the run, its stalls and the way to the last column."""
-
-SPECIAL = np.array(
-    [0x0000, 0x8000, 0x7C00, 0xFC00, 0x7E00, 0xFE01, 0x7D55, 0x0001, 0x8001, 0x03FF, 0x0400, 0x7BFF, 0xFBFF, 0x3C00], np.uint16
-)
-"""Zeros, infinities, quiet and signalling NaNs, the ends of the subnormals, the least and the largest normal numbers, 1."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +45,11 @@ class Case:
     def operands(self) -> tuple[np.ndarray, list[Entries]]:
         """lhs (count, dim_m, dim_k) and the entries of every rhs, with anything at all in those that are not valid."""
         rng, run, dim_k = self.rng("operands"), self.run, self.k_taps * self.k_inner
-        draw = OPERANDS[self.values]
-        lhs = draw(rng, (run.count, run.dim_m, dim_k))
-        rhs = [prune(draw(rng, (dim_k, run.dim_n)), run.pattern, self.k_taps) for _ in range(run.count)]
-        return lhs, [_with_junk(rng, entries) for entries in rhs]
+        name = self.parameters.operand_format.name
+        lhs = draw_operands(rng, name, self.values, (run.count, run.dim_m, dim_k))
+        dense = [draw_operands(rng, name, self.values, (dim_k, run.dim_n)) for _ in range(run.count)]
+        rhs = [prune(matrix, run.pattern, self.k_taps) for matrix in dense]
+        return lhs, [_with_junk(rng, entries, WORDS[name].special) for entries in rhs]
 
     @cached_property
     def streams(self) -> Stimulus:
@@ -152,16 +150,20 @@ def draw_parameters(rng: np.random.Generator) -> ArrayParameters:
     lanes = int(rng.integers(2, 9))
     forms = [form for form in range(1, lanes + 1) if lanes % form == 0]
     row_lanes = sorted(rng.choice(forms, int(rng.integers(1, len(forms) + 1)), replace=False).tolist())
+    multiplier_latency, group = int(rng.integers(1, 5)), int(rng.choice([1, 2, 4, 4, 8, 8, 16]))
+    dataflows = (("OS", "WS"), ("OS", "WS"), ("OS",), ("WS",))[int(rng.integers(4))]
+    drain_lanes = int(rng.integers(1, min(rows, 4) + 1))
     return ArrayParameters(
         rows=rows,
         cols=cols,
         adder_latency=lanes,
-        multiplier_latency=int(rng.integers(1, 5)),
-        group=int(rng.choice([1, 2, 4, 4, 8, 8, 16])),
+        multiplier_latency=multiplier_latency,
+        group=group,
         row_lanes=tuple(row_lanes),
-        dataflows=(("OS", "WS"), ("OS", "WS"), ("OS",), ("WS",))[int(rng.integers(4))],
-        drain_lanes=int(rng.integers(1, min(rows, 4) + 1)),
+        dataflows=dataflows,
+        drain_lanes=drain_lanes if "OS" in dataflows else 1,
         psum_words=int(rng.choice([64, 256])),
+        operand_format=BF16 if rng.random() < 0.25 else FP16,
     )
 
 
@@ -175,9 +177,9 @@ def _size(rng: np.random.Generator, tile: int) -> int:
     return int(rng.choice([1, tile, tile + 1, 2 * tile, rng.integers(1, tile + 1), rng.integers(1, 2 * tile + 2)]))
 
 
-def _with_junk(rng: np.random.Generator, entries: Entries) -> Entries:
+def _with_junk(rng: np.random.Generator, entries: Entries, special: np.ndarray) -> Entries:
     """Return `entries` with any value and any index where valid = 0: nothing may look at them."""
-    values = rng.choice(SPECIAL, entries.values.shape).view(np.float16)
+    values = rng.choice(special, entries.values.shape).view(entries.values.dtype)
     index = rng.integers(0, entries.pattern.group, entries.index.shape)
     return replace(
         entries,
@@ -186,49 +188,90 @@ def _with_junk(rng: np.random.Generator, entries: Entries) -> Entries:
     )
 
 
-def _tame(rng, shape):
-    return rng.normal(size=shape).astype(np.float16)
+@dataclass(frozen=True)
+class Words:
+    """Words of an operand format, as bits, from which operands are drawn."""
+
+    rounded: Callable
+    """From FP32 to operands."""
+    special: np.ndarray
+    """Zeros, infinities, quiet and signalling NaNs, the ends of the subnormals, the least and the largest normal numbers, 1."""
+    least: int
+    """The least normal number."""
+    cancelling: np.ndarray
+    """Magnitudes, some close to powers of 2 far apart."""
+    large: tuple[int, int]
+    """From, to: of their products, and of the sums of these rounded to the format, some overflow and some just do not."""
+    small: tuple[int, int, int]
+    """From, to, and the bits that are kept: rounded to the format, sums of their products are subnormal or ties."""
 
 
-def _raw(rng, shape):
-    return rng.integers(0, 2**16, shape).astype(np.uint16).view(np.float16)
+def _words(text):
+    return np.array([int(word, 16) for word in text.split()], np.uint16)
 
 
-def _special(rng, shape):
-    return np.where(rng.random(shape) < 0.1, rng.choice(SPECIAL, shape).view(np.float16), _tame(rng, shape))
+WORDS = {
+    "fp16": Words(
+        rounded=to_fp16,
+        special=_words("0000 8000 7C00 FC00 7E00 FE01 7D55 0001 8001 03FF 0400 7BFF FBFF 3C00"),
+        least=0x0400,
+        cancelling=_words("0001 0400 3C00 3C01 3BFF 4BFF 6400 7BFF"),
+        large=(0x5400, 0x6000),
+        small=(0x0C00, 0x2000, 0xFFC0),
+    ),
+    # The square of 2000 is 2^-126, that of 5F80 2^128: differences of small products vanish, with either sign.
+    "bf16": Words(
+        rounded=to_bf16,
+        special=_words("0000 8000 7F80 FF80 7FC0 FFC1 7F81 0001 8001 007F 0080 7F7F FF7F 3F80"),
+        least=0x0080,
+        cancelling=_words("0080 1FFF 2000 2001 3F7F 3F80 3F81 5F00 7F7F"),
+        large=(0x5EC0, 0x5FA0),
+        small=(0x1F80, 0x2080, 0xFFF0),
+    ),
+}
 
 
-def _infinite(rng, shape):
+def _tame(rng, words, shape):
+    return bits(words.rounded(rng.normal(size=shape).astype(np.float32)))
+
+
+def _raw(rng, words, shape):
+    return rng.integers(0, 2**16, shape).astype(np.uint16)
+
+
+def _special(rng, words, shape):
+    return np.where(rng.random(shape) < 0.1, rng.choice(words.special, shape), _tame(rng, words, shape))
+
+
+def _infinite(rng, words, shape):
     """Few infinities or many, and zeros, of both signs, but no NaN: those that come out were made."""
     chance, infinite = rng.random(shape), rng.choice([0.05, 0.25])
-    values = np.where(chance < 0.6, rng.choice(SPECIAL[:2], shape).view(np.float16), _tame(rng, shape))
-    return np.where(chance < infinite, rng.choice(SPECIAL[2:4], shape).view(np.float16), values)
+    values = np.where(chance < 0.6, rng.choice(words.special[:2], shape), _tame(rng, words, shape))
+    return np.where(chance < infinite, rng.choice(words.special[2:4], shape), values)
 
 
-def _subnormal(rng, shape):
-    tiny = rng.integers(0, 0x0800, shape) | rng.integers(0, 2, shape) << 15
-    return np.where(rng.random(shape) < 0.7, tiny.astype(np.uint16).view(np.float16), _tame(rng, shape))
+def _subnormal(rng, words, shape):
+    tiny = rng.integers(0, 2 * words.least, shape) | rng.integers(0, 2, shape) << 15
+    return np.where(rng.random(shape) < 0.7, tiny.astype(np.uint16), _tame(rng, words, shape))
 
 
-def _cancelling(rng, shape):
-    """Two magnitudes, of those close to powers of 2 far apart: sums vanish, exactly or all but the last bits."""
-    magnitudes = np.array([0x0001, 0x0400, 0x3C00, 0x3C01, 0x3BFF, 0x4BFF, 0x6400, 0x7BFF], np.uint16)
+def _cancelling(rng, words, shape):
+    """Two magnitudes: sums vanish, exactly or all but the last bits."""
     signs = rng.integers(0, 2, shape).astype(np.uint16) << 15
-    return (rng.choice(rng.choice(magnitudes, 2), shape) | signs).view(np.float16)
+    return rng.choice(rng.choice(words.cancelling, 2), shape) | signs
 
 
-def _large(rng, shape):
-    """Rounded to FP16, sums overflow or lie where they just do not."""
-    return (rng.integers(0x5400, 0x6000, shape) | rng.integers(0, 4, shape) // 3 << 15).astype(np.uint16).view(np.float16)
+def _large(rng, words, shape):
+    return (rng.integers(*words.large, shape) | rng.integers(0, 4, shape) // 3 << 15).astype(np.uint16)
 
 
-def _small_results(rng, shape):
-    """Rounded to FP16, most sums are subnormal or ties."""
-    return (rng.integers(0x0C00, 0x2000, shape) & 0xFFC0 | rng.integers(0, 2, shape) << 15).astype(np.uint16).view(np.float16)
+def _small_results(rng, words, shape):
+    *ends, kept = words.small
+    return (rng.integers(*ends, shape) & kept | rng.integers(0, 2, shape) << 15).astype(np.uint16)
 
 
-def _zeros(rng, shape):
-    return np.where(rng.random(shape) < 0.6, rng.choice(SPECIAL[:2], shape).view(np.float16), _tame(rng, shape))
+def _zeros(rng, words, shape):
+    return np.where(rng.random(shape) < 0.6, rng.choice(words.special[:2], shape), _tame(rng, words, shape))
 
 
 OPERANDS = {
@@ -242,4 +285,10 @@ OPERANDS = {
     "small results": _small_results,
     "zeros": _zeros,
 }
-"""How operands are drawn: (rng, shape) -> FP16."""
+"""How operands are drawn: (rng, words, shape) -> bits."""
+
+
+def draw_operands(rng: np.random.Generator, operand_format: str, values: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Return operands of a format, as `accel.golden.gemm` takes them, drawn in one of the ways of `OPERANDS`."""
+    dtype = np.float16 if operand_format == "fp16" else np.uint16
+    return OPERANDS[values](rng, WORDS[operand_format], shape).view(dtype)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from array_driver import sinks
 
-from accel.rtl.array import COUNTERS
+from accel.counters import COUNTERS
 from accel.rtl.parameters import ArrayParameters
 
 BROKEN = "broken"

@@ -9,7 +9,8 @@ from amaranth.sim import Simulator
 from array_driver import Batch, Stream
 from array_monitor import BROKEN, Seen
 
-from accel.rtl.array import COUNTERS, SystolicArray
+from accel.counters import COUNTERS
+from accel.rtl.array import SystolicArray
 
 PATIENCE_CYCLES = 3000
 """Cycles after the start or the end of a run in which the next of these must come, or all become quiet."""

@@ -48,7 +48,7 @@ class Fault:
 
 FAULTS = [
     # What a PE computes.
-    Fault("ties round up", "adder", '| magnitude[guard + 1] & ~values["below"])', '| ~values["below"])'),
+    Fault("ties round up", "adder", ' magnitude[guard + 1] & ~values["below"]])', ' ~values["below"]])'),
     Fault("a sum forgets what fell off", "adder", '"above": sticky & ~subtract,', '"above": C(0, 1),'),
     Fault("a difference forgets what fell off", "adder", '"below": sticky & subtract,', '"below": C(0, 1),'),
     Fault("half of what falls off is unseen", "adder", '"lost": small[:16].any(),', '"lost": small[:8].any(),'),
@@ -67,8 +67,8 @@ FAULTS = [
         "(is_special[0] | is_special[1]) & ~is_void,",
         "is_special[0] | is_special[1],",
     ),
-    Fault("an index bit is stuck at 0", "pe", "self.o_words[entry.index]", "self.o_words[entry.index & 2]"),
-    Fault("two elements are swapped", "pe", "self.o_words[entry.index]", "self.o_words[entry.index ^ (entry.index == 3)]"),
+    Fault("an index bit is stuck at 0", "pe", "m.Switch(entry.index)", "m.Switch(entry.index & 2)"),
+    Fault("two elements are swapped", "pe", "m.Switch(entry.index)", "m.Switch(entry.index ^ (entry.index == 3))"),
     Fault("an OS sum starts from the row above", "pe", "Mux(self.i_is_ws, self.i_sum, 0)", "self.i_sum"),
     Fault("WS multiplies what passes", "pe", "Mux(self.i_is_ws, read.data, self.o_entry)", "self.o_entry"),
     Fault(
@@ -92,7 +92,12 @@ FAULTS = [
     Fault("the second word is lost", "skid", "m.d.sync += has_spare.eq(1)", "m.d.sync += has_spare.eq(0)"),
     Fault("valid falls before ready", "skid", "self.o.valid.eq(has_sent)", "self.o.valid.eq(has_sent & ~has_spare)"),
     # West.
-    Fault("first comes a cycle late", "row_feeder", 'opens, to_adder - 1, "opened")', 'opens, to_adder, "opened")'),
+    Fault(
+        "first comes a cycle late",
+        "row_feeder",
+        'opens, parameters.multiplier_latency - 1, "opened")',
+        'opens, parameters.multiplier_latency, "opened")',
+    ),
     Fault(
         "one lane has no first",
         "row_feeder",
@@ -100,7 +105,7 @@ FAULTS = [
         "& (slot.o_entry == 0) & (slot.o_col_lane != 1)),\n            tag",
     ),
     Fault("capture comes a cycle early", "row_feeder", "tags[-2].valid", "tags[-3].valid"),
-    Fault("WS rows start a cycle apart", "row_feeder", "Mux(self.i_run.is_ws, slot.o_ends, slot.o_starts)", "slot.o_starts"),
+    Fault("WS rows start a cycle apart", "row_feeder", "in_ws=slot.o_ends, in_os", "in_ws=slot.o_starts, in_os"),
     Fault(
         "the banks swap a cycle late",
         "row_feeder",
@@ -108,7 +113,7 @@ FAULTS = [
         "_address(parameters, slot, token.bank ^ slot.o_starts)",
     ),
     Fault("entries load into the bank in use", "row_feeder", "bank.eq(self.i_load.bank)", "bank.eq(~self.i_load.bank)"),
-    Fault("one row lane more has results", "row_feeder", "slot.o_row_lane < Mux(", "slot.o_row_lane <= Mux("),
+    Fault("one row lane more has results", "row_feeder", "slot.o_row_lane < parameters.", "slot.o_row_lane <= parameters."),
     Fault("the word of another lane is held", "row_feeder", "past[number - 1]", "past[0]"),
     Fault(
         "every row is as full as the first",
@@ -136,10 +141,8 @@ FAULTS = [
     Fault(
         "the psum buffer writes one place", "column_foot", "write.addr.eq(write.addr + write.en)", "write.addr.eq(write.addr)"
     ),
-    Fault(
-        "the psum buffer reads on and on", "column_foot", "read.addr.eq(read.addr + self.i_read)", "read.addr.eq(read.addr + 1)"
-    ),
-    Fault("partial sums go out", "column_foot", "is_word.eq(tag.valid & tag.is_final &", "is_word.eq(tag.valid &"),
+    Fault("the psum buffer reads on and on", "column_foot", "read.addr.eq(read.addr + read.en)", "read.addr.eq(read.addr + 1)"),
+    Fault("partial sums go out", "column_foot", "is_due = tag.valid & tag.is_final &", "is_due = tag.valid &"),
     Fault(
         "an output that takes nothing does not stall",
         "column_foot",

@@ -5,6 +5,9 @@ from functools import cache
 from itertools import product as nest
 
 from accel.dataflow.scheduling import machine_of
+from accel.energy import Events, StepEnergy
+from accel.schedule import Mapping, ScheduledGemm, Search
+from accel.sim.traffic import buffer_bytes, pruned_groups, register_bytes, traffic_of
 from accel.timing.gemm import (
     LOOP_ORDERS,
     OS,
@@ -21,6 +24,7 @@ from accel.timing.gemm import (
 )
 
 DATAFLOWS = {"OS": OS, "WS": WS}
+NO_SEARCH = Search(0, 0, 0.0)
 
 
 def ceil_div(value, divisor):
@@ -42,6 +46,23 @@ def every_mapping(gemm, arch):
     if not sparse and tile_bits(product.north, gemm.shape.n, product.groups, product.groups) <= machine.north_bits:
         tiling = Tiling(VECTOR, 1, gemm.shape.m, gemm.shape.n, product.groups, 0)
         yield described(tiling, False, 1, product), vector_unit_cost(machine, product)
+
+
+def joules_of(gemm, arch, table, mapping, cost):
+    """Return the energy of a product that runs alone under one of `every_mapping`, by the counts of the report."""
+    scheduled = ScheduledGemm(gemm, Mapping(**mapping), cost, NO_SEARCH, 0, 0)
+    moved, on_array = traffic_of(scheduled, arch), mapping["dataflow"] != "VECTOR"
+    events = Events(
+        macs=gemm.macs_useful if on_array else 0,
+        register_bytes=register_bytes(scheduled, moved),
+        buffer_bytes=buffer_bytes(scheduled, moved),
+        dram_bytes=cost.dram_bytes,
+        lane_ops=0 if on_array else gemm.macs_dense,
+        sore_compares=pruned_groups(scheduled) * arch.group * (arch.group - 1) // 2,
+        pe_cycles=arch.pes * cost.cycles,
+        cycles=cost.cycles,
+    )
+    return StepEnergy(table, arch.clock_hz, (events,)).joules
 
 
 def described(tiling, swapped, run_group, product):

@@ -33,6 +33,10 @@ CACHE = Path(__file__).parents[2] / ".cache" / "rtl"
 FLAGS = ("-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert")
 _PORT = re.compile(r"^  (?:input|output) (?:\[[^]]+\] )?(\w+);$", re.MULTILINE)
 _LOG_END = 4000
+_ENVIRONMENT = {
+    "COCOTB_ANSI_OUTPUT": "0",
+    "COCOTB_REWRITE_ASSERTION_FILES": "",  # by default cocotb has pytest rewrite every package that a bench imports
+}
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ def verilate_for_cocotb(top: Placeable, *, no_inline: Sequence[str] = (), flags:
     verilog = emit(top)
     name = top.verilog_name
     files = {f"{module}.v": text for module, text in verilog.items()} | {"top.vlt": _control(name, verilog[name], no_inline)}
-    return Model(_cached(files, (name, *flags), lambda folder: _build_for_cocotb(folder, name, flags)), name)
+    return Model(cached(files, (name, *flags), lambda folder: build_for_cocotb(folder, name, flags)), name)
 
 
 def run_cocotb(model: Model, bench: Path, *, seed: int = 1, env: Mapping[str, str] | None = None) -> None:
@@ -74,7 +78,7 @@ def run_cocotb(model: Model, bench: Path, *, seed: int = 1, env: Mapping[str, st
                 results_xml=str(results),
                 log_file=log,
                 seed=seed,
-                extra_env={"COCOTB_ANSI_OUTPUT": "0", **(env or {})},
+                extra_env={**_ENVIRONMENT, **(env or {})},
             )
         except (SystemExit, RuntimeError) as error:
             status = error
@@ -103,7 +107,7 @@ def compile_cpp(
         sources = [str(folder / file) for file in files]
         _run([*command, "--top-module", top, "-Mdir", str(folder), "-o", top, *sources], folder, tool.environment())
 
-    return _cached(files, (top, *flags), build) / top
+    return cached(files, (top, *flags), build) / top
 
 
 def slang_lint(files: Sequence[Path], top: str) -> str:
@@ -132,7 +136,8 @@ def _control(top: str, text: str, no_inline: Sequence[str]) -> str:
     return "\n".join(["`verilator_config", *ports, *kept, ""])
 
 
-def _build_for_cocotb(folder: Path, top: str, flags: Sequence[str]) -> None:
+def build_for_cocotb(folder: Path, top: str, flags: Sequence[str]) -> None:
+    """Build the Verilog in `folder`, with the control files there, as cocotb's runner does."""
     from cocotb_tools.runner import get_runner
 
     log = folder / "build.log"
@@ -150,7 +155,7 @@ def _build_for_cocotb(folder: Path, top: str, flags: Sequence[str]) -> None:
         raise AssertionError(f"building {top} failed, {error}\n{text}") from None
 
 
-def _cached(files: Mapping[str, str], flags: Sequence[str], build: Callable[[Path], None]) -> Path:
+def cached(files: Mapping[str, str], flags: Sequence[str], build: Callable[[Path], None]) -> Path:
     """Return the folder of `files` built by `build(folder)`, which is called unless it was built before."""
     tool = verilator()
     version = _run([str(tool.path), "--version"], Path.cwd(), tool.environment())

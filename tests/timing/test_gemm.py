@@ -33,10 +33,11 @@ def random_machine(rng):
         lanes=lanes,
         multiplier_latency=int(rng.integers(1, 4)),
         drain_lanes=1,
-        group=int(rng.choice([1, 2, 4, 8])),
+        group=8,
+        index_bits=3,
         west_bits=int(rng.integers(16, 4000)),
         north_bits=int(rng.integers(16, 4000)),
-        output_bits=int(rng.integers(32, 8000)),
+        psum_words=1 << int(rng.integers(0, 8)),
         dram_bytes_per_cycle=float(rng.integers(1, 400)) / 8,
         dram_latency=int(rng.integers(0, 30)),
         dma_setup=int(rng.integers(0, 6)),
@@ -145,7 +146,7 @@ def test_tiles_fit_half_a_buffer_to_the_bit():
     side = Side(size=8, distinct=8, row_bits=10, halo_bits=6, group_bits=3, online=False)
     product = Product(side, side, 1, 4, 1, 16, 64, 256)
     machine = random_machine(np.random.default_rng(0))._replace(
-        rows=2, cols=2, lanes=2, west_bits=46, north_bits=36, output_bits=0
+        rows=2, cols=2, lanes=2, west_bits=46, north_bits=36, psum_words=1
     )
     tiling = Tiling(OS, 1, 4, 3, 4, 0)
     assert fits(machine, product, tiling)
@@ -156,18 +157,22 @@ def test_tiles_fit_half_a_buffer_to_the_bit():
     assert not fits(machine._replace(west_bits=4 * 3 * 3 - 1), product, chunked)
 
 
-def test_partial_sums_of_ws_fit_half_the_output_buffer():
+def test_partial_sums_of_ws_fit_the_psum_buffer_of_a_column():
     side = Side(size=8, distinct=8, row_bits=1, halo_bits=0, group_bits=1, online=False)
     product = Product(side, side, 1, 4, 1, 16, 64, 256)
     machine = random_machine(np.random.default_rng(0))._replace(
-        rows=2, cols=2, lanes=2, west_bits=999, north_bits=999, output_bits=4 * 4 * 32
+        rows=2, cols=2, lanes=2, west_bits=999, north_bits=999, psum_words=4 * 2
     )
-    whole = Tiling(WS, 1, 4, 8, 4, 0)  # one array tile of 4 columns at a time
+    whole = Tiling(WS, 1, 4, 8, 4, 0)  # one array tile of 4 columns at a time, two lanes in each of 2 PEs
     assert fits(machine, product, whole)
-    assert not fits(machine._replace(output_bits=4 * 4 * 32 - 1), product, whole)
+    assert not fits(machine._replace(psum_words=4 * 2 - 1), product, whole)
+    assert not fits(machine, product, whole._replace(tile_m=5))
+    assert fits(machine, product, whole._replace(tile_m=5, row_lanes=2))  # three elements of two rows
     cut = whole._replace(tile_groups=2)  # all 8 columns wait for the next chunk of k
     assert not fits(machine, product, cut)
-    assert fits(machine._replace(output_bits=4 * 8 * 32), product, cut)
+    assert fits(machine._replace(psum_words=4 * 2 * 2), product, cut)
+    narrow = product._replace(north=side._replace(size=1))  # lanes beyond the matrix are kept, too
+    assert not fits(machine._replace(psum_words=4 * 2 - 1), narrow, whole._replace(tile_n=1))
 
 
 def test_the_vector_unit_reads_every_operand_once():
@@ -179,3 +184,15 @@ def test_the_vector_unit_reads_every_operand_once():
         assert cost.dram_bytes == golden(product, whole).dram_bytes, f"case {index}: {machine} {product}"
         lanes = -(-product.macs // machine.vector_lanes) + machine.vector_latency
         assert cost.cycles == machine.dram_latency + max(lanes, cost.dma_cycles)
+
+
+def test_entries_pruned_on_line_fit_half_the_north_buffer():
+    """Columns that share elements, as those of a convolution do, share no entries."""
+    side = Side(size=8, distinct=8, row_bits=1, halo_bits=0, group_bits=1, online=False)
+    product = Product(side, side._replace(online=True), 1, 4, 2, 16, 64, 256)
+    bits = 8 * 4 * 2 * (16 + 3)
+    machine = random_machine(np.random.default_rng(0))._replace(west_bits=999, north_bits=bits)
+    tiling = Tiling(OS, 1, 8, 8, 4, 0)
+    assert fits(machine, product, tiling)
+    assert not fits(machine._replace(north_bits=bits - 1), product, tiling)
+    assert fits(machine._replace(north_bits=bits - 1), product._replace(north=side), tiling)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from accel.counters import Counters
 from accel.jit import kernel
 from accel.sim.twin_kernels.vector import LANES, Bank, Vector, bank, gather, load, store
 
@@ -40,9 +41,8 @@ OPENS, USED_ROWS, TAG, ADDRESS = range(4)
 """Whether a sum starts; PE rows whose sums end; which result record; where the entry stands in the banks (WS)."""
 LINES = 4
 
-# Counters, in the order in which they are reported.
-CYCLES, STALL_CYCLES, MACS, WEST_WORDS, NORTH_ENTRIES, OUT_WORDS = range(6)
-COUNTERS = 6
+# The places of `accel.counters.Counters`.
+CYCLES, STALL_CYCLES, MACS, WEST_WORDS, NORTH_ENTRIES, OUT_WORDS = range(len(Counters._fields))
 
 OK, TWICE, COLLIDED, LOST, LATE = range(5)
 """How a run ended."""
@@ -133,7 +133,7 @@ class Edges(NamedTuple):
     """float32 (cols, 2 * places): like `lines`, what the column feeders sent; `index`, int32, too, -1 for no entry."""
     index: Bank
     counters: Bank
-    """int64 (1, COUNTERS)."""
+    """int64 (1, as many as `accel.counters.Counters` has)."""
 
 
 @kernel
