@@ -75,12 +75,15 @@ def _can_run(arch: Arch, run: MethodRun) -> bool:
     return True
 
 
-def build_page(report: Report, arch: Arch, compared: Sequence[Report], command: str) -> str:
+def build_page(
+    report: Report, arch: Arch, compared: Sequence[Report], command: str, lanes: dict[str, Any] | None = None
+) -> str:
     """Return the page that explains `report`, a step on `arch`, and sets `compared` beside it.
 
-    `report` has its dense baseline; `command` is the command line that writes the page again.
+    `report` has its dense baseline; `command` is the command line that writes the page again. `lanes` are those that
+    `accel.timeline.lanes` makes of the run of the step's program; without them the page has no timeline.
     """
-    data = json.dumps(page_data(report, arch, compared), separators=(",", ":"), allow_nan=False)
+    data = json.dumps(page_data(report, arch, compared) | {"timeline": lanes}, separators=(",", ":"), allow_nan=False)
     script, style = _asset("charts.js") + _asset("page.js"), _asset("page.css")
     return Template(_asset("page.html")).substitute(
         policy=f"default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; script-src '{_digest(script)}'; "

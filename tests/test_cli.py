@@ -113,6 +113,16 @@ def test_the_help_of_the_experiment_needs_no_pytorch():
     assert "--methods" in shown.stdout
 
 
+def test_the_help_loads_nothing_heavy():
+    heavy = ("torch", "numba", "numpy", "amaranth", "pandas", "rich", "matplotlib")
+    code = (
+        "import atexit, sys; from accel.cli import main; "
+        f"atexit.register(lambda: print('loaded:', [name for name in {heavy} if name in sys.modules])); main(['--help'])"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.splitlines()[-1] == "loaded: []"
+
+
 @pytest.mark.parametrize("command", ["networks", "archs", "methods"])
 def test_listings_name_everything_there_is(command, capsys):
     assert main([command]) == 0

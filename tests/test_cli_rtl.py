@@ -18,6 +18,10 @@ REFUSED = [
         ["--arch", "test", "--top", "pe"],
         "argument --top: invalid choice: 'pe' (choose from 'array', 'uspe', 'sore'); see accel rtl --help",
     ),
+    (
+        ["--arch", "test", "--prefix", "a__"],
+        "prefix must be lower-case words joined by single underscores, not 'a__'",
+    ),
     (["--arch", "test", "-o", "{folder}/file"], "output must be a folder, not the file {folder}/file"),
     (["--arch", "test", "-o", "{folder}/file/sub"], "output must lie in a folder, not in the file {folder}/file"),
     (
@@ -52,8 +56,10 @@ def test_a_folder_is_written_and_described(capsys, tmp_path):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == f"{tmp_path}/deep/out: 11 files; README.md says what they are\n"
-    assert (tmp_path / "deep" / "out" / "rtl" / "uspe.v").exists()
+    assert (tmp_path / "deep" / "out" / "rtl" / "nm_uspe.v").exists()
     assert main(["rtl", "--arch", "test", "--top", "uspe", "-o", str(tmp_path / "deep" / "out"), "--force"]) == 0
+    assert main(["rtl", "--arch", "test", "--top", "uspe", "--prefix", "my_", "-o", str(tmp_path / "other")]) == 0
+    assert (tmp_path / "other" / "rtl" / "my_uspe.v").exists()
 
 
 @pytest.mark.rtl

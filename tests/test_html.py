@@ -7,11 +7,13 @@ from html.parser import HTMLParser
 import browser
 import pytest
 
-from accel import api, html
+from accel import api, html, timeline
 from accel.cli import main
 from accel.errors import ConfigError
 from accel.presets import preset
+from accel.program import Engine
 from accel.report import LOSSES, STAGES
+from accel.sim.machine import run_program
 from accel.trace import Trace
 
 HARM = '</script><b id="harm">&amp;\'"`${1}<!--'
@@ -65,9 +67,15 @@ def report():
 
 
 @pytest.fixture(scope="module")
-def page(report):
+def lanes():
+    program = api.compile_step(Trace.from_fields(NET, "net"), ARCH, pattern="2:8", batch=8)
+    return timeline.lanes(program, run_program(program))
+
+
+@pytest.fixture(scope="module")
+def page(report, lanes):
     others = [api.simulate(Trace.from_fields(NET, "net"), ARCH, pattern="2:4", batch=8, baseline=report.baseline), report]
-    return html.build_page(report, ARCH, others, "accel report net.json")
+    return html.build_page(report, ARCH, others, "accel report net.json", lanes)
 
 
 def table(data):
@@ -84,6 +92,29 @@ def test_data_block_holds_the_reports_numbers(page, report):
     assert [run["label"] for run in data["compared"]] == ["bdwp 2:4", "bdwp 2:8"]
     assert data["compared"][1]["totals"] == expected["totals"]
     assert data["machine"] == ARCH.model_dump(mode="json")
+
+
+def test_data_block_holds_the_timeline_of_the_same_step(page, report, lanes):
+    data = Page(page).data
+    assert data["timeline"] == lanes
+    assert data["timeline"]["cycles"] == report.cycles == data["timeline"]["edges"][-1]
+    names = {(row.name, row.stage, row.part) for row in report.rows}
+    assert {tuple(site) for site in lanes["sites"]} <= names
+    assert sum(item[4] for items in lanes["lanes"].values() for item in items) == lanes["instructions"]
+
+
+def test_page_of_the_closed_form_has_no_timeline(tmp_path, capsys):
+    output = tmp_path / "page.html"
+    assert main(["report", "mlp", "--batch", "8", "--model", "closed-form", "--compare", "", "-o", str(output)]) == 0
+    assert Page(output.read_text()).data["timeline"] is None
+
+
+def test_page_of_the_machine_has_the_timeline_of_the_explained_run(tmp_path, capsys):
+    output = tmp_path / "page.html"
+    assert main(["report", "mlp", "--batch", "8", "--pregenerate", "off", "--compare", "", "-o", str(output)]) == 0
+    data = Page(output.read_text()).data
+    assert data["timeline"]["cycles"] == data["run"]["totals"]["cycles"]
+    assert data["timeline"]["lanes"]["PRUNE"]
 
 
 def test_derived_numbers_of_a_product(report):
@@ -261,6 +292,95 @@ def test_browser_sorts_filters_and_reads_marks(chromium, page, report, tmp_path)
     assert chromium.value("document.getElementById('harm')") is None
     assert chromium.problems == []
     assert chromium.requests == [file.as_uri()]
+
+
+def range_of(chromium):
+    """Return the cycles that the timeline shows: first, last, all."""
+    return [int(number.replace(",", "")) for number in re.findall(r"[\d,]*\d", text_of(chromium, "#timeline-range"))[:3]]
+
+
+def test_browser_zooms_the_timeline(chromium, page, report, lanes, tmp_path):
+    file = tmp_path / "page.html"
+    file.write_text(page, encoding="utf-8")
+    chromium.open(file.as_uri())
+    marks = "document.querySelectorAll('#timeline-chart .mark').length"
+    every = sum(len(items) for items in lanes["lanes"].values())
+
+    assert range_of(chromium) == [0, report.cycles, report.cycles]
+    assert chromium.value(marks) == every
+    used = [engine.name for engine in Engine if lanes["lanes"][engine.name]]
+    names = "[...document.querySelectorAll('#timeline-chart text[text-anchor=end]')].map(text => text.textContent)"
+    assert set(chromium.value(names)) - {"Mcycles", "kcycles"} == {*used, "PEs", "DRAM port"}
+    assert chromium.value("document.getElementById('timeline-out').disabled")
+
+    chromium.click("#timeline-in")
+    begin, end, _ = range_of(chromium)
+    assert (begin + end) / 2 == pytest.approx(report.cycles / 2, abs=2)
+    assert end - begin == pytest.approx(report.cycles / 4, abs=2)
+    inside = sum(item[0] < end and item[0] + item[1] > begin for items in lanes["lanes"].values() for item in items)
+    assert chromium.value(marks) == inside < every
+
+    chromium.click("#timeline-later")
+    assert range_of(chromium)[0] == pytest.approx(begin + 3 / 4 * (end - begin), abs=2)
+    for _ in range(4):
+        chromium.click("#timeline-later")
+    assert range_of(chromium)[1] == report.cycles
+    for _ in range(12):
+        chromium.click("#timeline-in")
+    begin, end, _ = range_of(chromium)
+    assert end - begin == min(1000, report.cycles)
+    chromium.click("#timeline-whole")
+    assert range_of(chromium) == [0, report.cycles, report.cycles]
+
+    chromium.hover("#timeline-chart .mark")
+    first = lanes["lanes"][used[0]][0]
+    assert text_of(chromium, "#tip strong").startswith(f"{used[0]}: {lanes['sites'][first[3]][1]} ")
+    chromium.value("document.getElementById('timeline-chart').focus()")
+    chromium.key("End", 35)
+    assert text_of(chromium, "#tip strong").startswith(f"{used[-1]}: OPT ")
+    assert chromium.problems == []
+
+
+def test_browser_zooms_to_what_was_drawn_over_with_the_mouse(chromium, page, report, tmp_path):
+    file = tmp_path / "page.html"
+    file.write_text(page, encoding="utf-8")
+    chromium.open(file.as_uri())
+    x, y = chromium.place("#timeline-chart svg.lanes")
+    for kind, to in (("mousePressed", x), ("mouseMoved", x + 200), ("mouseReleased", x + 200)):
+        chromium.send("Input.dispatchMouseEvent", type=kind, x=to, y=y, button="left", clickCount=1)
+    begin, end, _ = range_of(chromium)
+    assert report.cycles * 0.3 < begin < report.cycles / 2
+    assert report.cycles * 0.1 < end - begin < report.cycles * 0.3
+    for click in (1, 2):
+        for kind in ("mousePressed", "mouseReleased"):
+            chromium.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=click)
+    again = range_of(chromium)
+    assert again[1] - again[0] == pytest.approx(max((end - begin) / 4, 1000), abs=2)
+
+
+def test_browser_tells_what_the_array_waited_for(chromium, page, lanes, tmp_path):
+    file = tmp_path / "page.html"
+    file.write_text(page, encoding="utf-8")
+    chromium.open(file.as_uri())
+    heads = chromium.value("[...document.querySelectorAll('#wait-table thead th')].map(cell => cell.textContent)")
+    lines = chromium.value(
+        "[...document.querySelectorAll('#wait-table tbody tr')].map(tr => [...tr.cells].map(cell => cell.textContent))"
+    )
+    table = {
+        line[0]: dict(zip(heads[1:-1], (int(text.replace(",", "")) for text in line[1:-1]), strict=True)) for line in lines
+    }
+    for stage, by_engine in lanes["waits"].items():
+        assert {engine: cycles for engine, cycles in table[stage].items() if cycles and engine != "all"} == by_engine
+    assert table["total"]["all"] == sum(sum(by_engine.values()) for by_engine in lanes["waits"].values())
+
+
+def test_browser_shows_no_timeline_of_the_closed_form(chromium, report, tmp_path):
+    file = tmp_path / "page.html"
+    file.write_text(html.build_page(report, ARCH, [report], "accel report net.json"), encoding="utf-8")
+    chromium.open(file.as_uri())
+    assert chromium.value("document.getElementById('timeline-shown').hidden")
+    assert not chromium.value("document.getElementById('timeline-none').hidden")
+    assert chromium.problems == []
 
 
 def test_browser_runs_no_script_but_the_pages_own(chromium, page, tmp_path):

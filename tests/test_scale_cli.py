@@ -154,8 +154,8 @@ def test_a_reader_that_leaves_early_is_no_error():
 def progress_of(seconds):
     """Return what appears on a terminal when a run takes `seconds`."""
     code = (
-        "import time\nfrom accel import cli\n"
-        "with cli._after_a_second() as show:\n"
+        "import time\nfrom accel.cli.output import after_a_second\n"
+        "with after_a_second() as show:\n"
         f"    show('simulating 8 machines')\n    time.sleep({seconds})\n"
     )
     leader, follower = pty.openpty()

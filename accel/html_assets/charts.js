@@ -294,3 +294,79 @@ function rooflineChart(figure, points, allPoints, roofs, legendEntries) {
   figure.replaceChildren(legend(legendEntries), shape("svg", { viewBox: `0 0 ${WIDTH} ${ROOF.height}` }, ...nodes));
   setMarks(figure, marks);
 }
+
+/* Lanes: what each engine does when, in a window of the step, and below it shares of the PEs and of the DRAM port. */
+
+const LANES = { left: 90, right: 16, height: 24, share: 44, gap: 6, axis: 22 };
+
+function laneScale({ from, to }) {
+  const width = WIDTH - LANES.left - LANES.right;
+  return (cycle) => LANES.left + width * (Math.min(Math.max(cycle, from), to) - from) / (to - from);
+}
+
+function cycleAt(view, x) {
+  return view.from + (view.to - view.from) * (x - LANES.left) / (WIDTH - LANES.left - LANES.right);
+}
+
+function laneAxis(view, x, height) {
+  const [prefix, size] = PREFIXES.find(([, least]) => view.to >= least) || ["", 1];
+  const step = linearTicks(view.to - view.from)[1] || 1;
+  const first = Math.ceil(view.from / step);
+  const ticks = Array.from({ length: Math.floor(view.to / step) - first + 1 }, (_, index) => (first + index) * step);
+  const digits = Math.max(0, Math.ceil(Math.log10(size / step)));
+  return [
+    ...ticks.map((tick) => shape("line", { class: "grid", x1: x(tick), x2: x(tick), y1: LANES.axis, y2: height })),
+    ...ticks.map((tick) => shape("text", { class: "soft", x: x(tick), y: 14, "text-anchor": "middle" }, (tick / size).toFixed(digits))),
+    shape("text", { class: "soft", x: LANES.left - 8, y: 14, "text-anchor": "end" }, `${prefix}cycles`),
+  ];
+}
+
+function laneNodes(lane, y, view, x, marks) {
+  const nodes = [shape("text", { class: "soft", x: LANES.left - 8, y: y + 17, "text-anchor": "end" }, lane.name)];
+  for (const item of lane.items) {
+    if (item.start + item.cycles <= view.from || item.start >= view.to) continue;
+    const left = x(item.start);
+    const node = shape("rect", {
+      class: `mark c-${item.key}`, x: left.toFixed(2), y, height: LANES.height, width: Math.max(0.6, x(item.start + item.cycles) - left).toFixed(2),
+      "fill-opacity": (0.25 + 0.75 * item.share).toFixed(2),
+    });
+    marks.push({ node, tip: item.tip, act: item.act });
+    nodes.push(node);
+  }
+  return nodes;
+}
+
+/* A profile: a value from 0 to 1 for every part of the step, drawn as steps; its parts answer to the pointer alone. */
+function profileNodes(profile, edges, y, view, x) {
+  const base = y + LANES.share;
+  let path = "";
+  profile.values.forEach((value, index) => {
+    if (edges[index + 1] <= view.from || edges[index] >= view.to) return;
+    const top = (base - LANES.share * Math.min(value, 1)).toFixed(1);
+    path += `${path ? "L" : `M${x(edges[index]).toFixed(2)} ${base}L`}${x(edges[index]).toFixed(2)} ${top}H${x(edges[index + 1]).toFixed(2)}`;
+  });
+  const width = WIDTH - LANES.left - LANES.right;
+  return [
+    shape("rect", { class: "lane", x: LANES.left, y, width, height: LANES.share }),
+    shape("path", { class: `share ${profile.key}`, d: path ? `${path}V${base}Z` : "" }),
+    shape("text", { class: "soft", x: LANES.left - 8, y: y + LANES.share / 2 + 4, "text-anchor": "end" }, profile.name),
+  ];
+}
+
+function laneChart(figure, lanes, profiles, edges, view, legendEntries) {
+  const marks = [];
+  const x = laneScale(view);
+  const lanesHeight = lanes.length * (LANES.height + LANES.gap);
+  const height = LANES.axis + lanesHeight + profiles.length * (LANES.share + LANES.gap);
+  const rowAt = (index) => LANES.axis + index * (LANES.height + LANES.gap);
+  const width = WIDTH - LANES.left - LANES.right;
+  const nodes = [
+    ...lanes.map((_, index) => shape("rect", { class: "lane", x: LANES.left, y: rowAt(index), width, height: LANES.height })),
+    ...profiles.flatMap((profile, index) =>
+      profileNodes(profile, edges, LANES.axis + lanesHeight + index * (LANES.share + LANES.gap), view, x)),
+    ...laneAxis(view, x, height),
+    ...lanes.flatMap((lane, index) => laneNodes(lane, rowAt(index), view, x, marks)),
+  ];
+  figure.replaceChildren(legend(legendEntries), shape("svg", { class: "lanes", viewBox: `0 0 ${WIDTH} ${height}` }, ...nodes));
+  setMarks(figure, marks);
+}

@@ -146,6 +146,112 @@ function plainTable(table, caption, heads, lines, current = -1) {
   table.replaceChildren(element("caption", {}, caption), element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...body));
 }
 
+/* Timeline */
+
+const LINES = DATA.timeline;
+const VIEW = { from: 0, to: 1 };
+const SHORTEST_VIEW = 1000;
+
+function laneItem(engine, [start, length, busy, site, instructions]) {
+  const [layer, stage, part] = LINES.sites[site];
+  const share = length ? busy / length : 1;
+  return {
+    start, cycles: length, share, key: stage,
+    tip: () => ({
+      title: [engine + ":", stage, layer, part].filter(Boolean).join(" "),
+      lines: [
+        ["from", cycles(start)], ["lasts", cycles(length)], ["at work", `${whole(busy)} cycles, ${percent(share)}`],
+        ["instructions", whole(instructions)],
+      ],
+    }),
+  };
+}
+
+function laneViews() {
+  const used = Object.entries(LINES.lanes).filter(([, items]) => items.length);
+  return used.map(([name, items]) => ({ name, items: items.map((item) => laneItem(name, item)) }));
+}
+
+function redrawTimeline() {
+  const most = DATA.roofs.dram_bytes_per_cycle;
+  const profiles = [
+    { name: "PEs", key: "", values: LINES.pe_shares },
+    { name: "DRAM port", key: "port", values: LINES.bytes_per_cycle.map((value) => value / most) },
+  ];
+  const stages = ["FF", "BP", "WU", "OPT"].filter((stage) => LINES.sites.some(([, other]) => other === stage));
+  laneChart(byId("timeline-chart"), LINES.views, profiles, LINES.edges, VIEW, entries(stages));
+  byId("timeline-range").textContent = `cycles ${whole(VIEW.from)} to ${whole(VIEW.to)} of ${whole(LINES.cycles)}, `
+    + `${whole(byId("timeline-chart").marks.length)} marks of ${whole(LINES.instructions)} instructions`;
+  const isWhole = VIEW.to - VIEW.from >= LINES.cycles;
+  for (const id of ["earlier", "later", "out", "whole"]) byId(`timeline-${id}`).disabled = isWhole;
+}
+
+/* Show `length` cycles around `middle`, or as near to that as the step allows. */
+function viewAround(middle, length) {
+  const shown = Math.min(Math.max(length, Math.min(SHORTEST_VIEW, LINES.cycles)), LINES.cycles);
+  VIEW.from = Math.round(Math.min(Math.max(middle - shown / 2, 0), LINES.cycles - shown));
+  VIEW.to = Math.round(VIEW.from + shown);
+  hideTip();
+  redrawTimeline();
+}
+
+function moveView(shift, scale) {
+  const length = VIEW.to - VIEW.from;
+  viewAround((VIEW.from + VIEW.to) / 2 + shift * length, length * scale);
+}
+
+const MOVES = [
+  ["in", "Zoom in", 0, 1 / 4], ["out", "Zoom out", 0, 4], ["earlier", "Earlier", -3 / 4, 1], ["later", "Later", 3 / 4, 1],
+  ["whole", "Whole step", 0, Infinity],
+];
+
+/* A double click zooms in where it is; drawing with the mouse along the lanes shows what was drawn over. */
+function zoomByPointer(figure) {
+  let begun = null;
+  const cycleOf = (event) => {
+    const box = figure.querySelector("svg.lanes").getBoundingClientRect();
+    return Math.min(Math.max(cycleAt(VIEW, (event.clientX - box.left) / box.width * WIDTH), VIEW.from), VIEW.to);
+  };
+  figure.addEventListener("dblclick", (event) => viewAround(cycleOf(event), (VIEW.to - VIEW.from) / 4));
+  figure.addEventListener("pointerdown", (event) => { begun = event.pointerType === "mouse" ? event : null; });
+  figure.addEventListener("pointerup", (event) => {
+    if (begun && Math.abs(event.clientX - begun.clientX) > 8) {
+      const [one, other] = [cycleOf(begun), cycleOf(event)];
+      viewAround((one + other) / 2, Math.abs(other - one));
+    }
+    begun = null;
+  });
+}
+
+function drawTimeline() {
+  byId("timeline-none").hidden = Boolean(LINES);
+  byId("timeline-shown").hidden = !LINES;
+  if (!LINES) return;
+  LINES.views = laneViews();
+  const buttons = MOVES.map(([id, text, shift, scale]) => {
+    const button = element("button", { type: "button", id: `timeline-${id}` }, text);
+    button.addEventListener("click", () => moveView(shift, scale));
+    return button;
+  });
+  byId("timeline-controls").append(...buttons, element("output", { id: "timeline-range" }));
+  interactive(byId("timeline-chart"), "What each engine does when");
+  zoomByPointer(byId("timeline-chart"));
+  viewAround(0, LINES.cycles);
+  drawWaits();
+}
+
+function drawWaits() {
+  const waited = (stage, engine) => LINES.waits[stage]?.[engine] || 0;
+  const stages = STAGES.filter((stage) => LINES.waits[stage]);
+  const sum = (list) => list.reduce((total, value) => total + value, 0);
+  const engines = Object.keys(LINES.lanes).filter((engine) => engine !== "COMPUTE" || stages.some((stage) => waited(stage, engine)));
+  const lines = [...stages.map((stage) => [stage, ...engines.map((engine) => waited(stage, engine))]),
+    ["total", ...engines.map((engine) => sum(stages.map((stage) => waited(stage, engine))))]];
+  plainTable(byId("wait-table"), "Cycles that the array waited for each engine, by the stage that it then went on with",
+    ["stage", ...engines, "all", "of the step"],
+    lines.map(([name, ...values]) => [name, ...values.map(whole), whole(sum(values)), ofStep(RUN, sum(values))]));
+}
+
 /* Layers */
 
 function rowLines(row) {
@@ -376,4 +482,4 @@ function drawMachine() {
     + `${whole(machine.vector_lanes)}, of SORE ${whole(machine.sore_lanes)}, of WUVE ${whole(machine.wuve_lanes)}.`;
 }
 
-for (const draw of [drawHead, drawCards, drawStages, drawStalls, drawLayers, drawRoofline, drawSchedule, drawComparison, drawMachine]) draw();
+for (const draw of [drawHead, drawCards, drawStages, drawStalls, drawTimeline, drawLayers, drawRoofline, drawSchedule, drawComparison, drawMachine]) draw();
