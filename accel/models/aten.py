@@ -7,9 +7,10 @@ from functools import partial
 from math import prod
 from typing import Any
 
-from accel.models.lower import Lowering, Rule, Value
+from accel.models.lower import Lowering, Rule
 from accel.models.products import PRODUCTS
 from accel.models.records import Call, Ref
+from accel.models.values import Value
 from accel.units import ceil_div
 from accel.vector_ops import VectorOpName
 

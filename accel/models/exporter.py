@@ -11,7 +11,7 @@ import torch
 from accel.errors import ConfigError
 from accel.models.aten import RULES, VIEWS
 from accel.models.capture import capture
-from accel.models.layers import sparse_layers
+from accel.models.layers import has_sparse
 from accel.models.lower import Lowering
 from accel.trace import Trace
 from accel.vector_ops import VectorOpName
@@ -42,7 +42,7 @@ def export(
     name = type(module).__name__ if name is None else name
     if not (name and name.isprintable()):
         raise ConfigError(f"name must be one line of printable text, not {name!r}")
-    if sparse_layers(module):
+    if has_sparse(module):
         raise ConfigError(
             f"{name} must be as it was before sparsify and on_machine: a trace is of the dense network, and the method is "
             "chosen when it is simulated; undo them with desparsify and off_machine"

@@ -214,6 +214,11 @@ def is_sparse(module: nn.Module) -> bool:
     return type(module) in _ORIGINALS
 
 
+def has_sparse(module: nn.Module) -> bool:
+    """Whether a layer of this file is in `module`, also one that was parametrized since and so has another class."""
+    return any(isinstance(part, _SparseLayer) for part in module.modules())
+
+
 def sparse_layers(module: nn.Module) -> dict[str, Any]:
     """Return the layers of this file in `module`, by name; a module that is one itself is named ""."""
     return {name: part for name, part in module.named_modules() if is_sparse(part)}

@@ -8,80 +8,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 from typing import Any
 
 from accel.errors import TraceError, UnsupportedOpError
+from accel.models.attributes import describe, describe_loss
 from accel.models.drafts import Draft, Finisher, LayerType, Source, Use
+from accel.models.layouts import Layout, channels_last, image_of, input_layout, moved_like, reshaped, row_major
 from accel.models.records import Call, Graph, Ref, Shape, Site, list_sites
+from accel.models.values import Dims, Value
 from accel.trace import Conv, Free, Linear, Matmul, Trace, Vector
 from accel.units import ceil_div
 from accel.vector_ops import VectorOpName
 
-
-@dataclass(frozen=True)
-class Value:
-    """What a tensor is made of: the layers it comes from, and parameters that reach it without any work between."""
-
-    shape: Shape
-    sources: tuple[Source, ...] = ()
-    params: tuple[Use, ...] = ()
-    batched: bool = False
-    """Whether it is different for every sample."""
-    spread: bool = False
-    """Whether it was copied for every sample: work on it is done for every sample, too."""
-
-    @property
-    def elems(self) -> int:
-        """Number of elements, all samples together."""
-        return prod(self.shape)
-
-    @property
-    def is_constant(self) -> bool:
-        """Whether nothing in a step changes it."""
-        return not (self.sources or self.params or self.batched)
-
-    @property
-    def is_parameter(self) -> bool:
-        """Whether it is parameters and nothing else."""
-        return bool(self.params) and not self.sources
-
-    @property
-    def trains(self) -> bool:
-        """Whether a gradient of it may be wanted."""
-        return bool(self.sources) or any(use.parameter.trainable for use in self.params)
-
-    @property
-    def is_cut(self) -> bool:
-        """Whether no gradient flows back from it."""
-        return bool(self.sources) and all(source.cut for source in self.sources)
-
-    def narrow(self, elems: int) -> Value:
-        """Return the value as a tensor of so many elements: of one parameter, as many of it are seen."""
-        if len(self.params) != 1:
-            return self
-        return replace(self, params=tuple(Use(use.parameter, min(elems, use.elems)) for use in self.params))
-
-    def cut(self) -> Value:
-        """Return the value as something that no gradient flows back through sees it."""
-        frozen = tuple(Use(replace(use.parameter, trainable=False), use.elems) for use in self.params)
-        return replace(self, sources=tuple(replace(source, cut=True) for source in self.sources), params=frozen)
-
-
-@dataclass(frozen=True)
-class Dims:
-    """`count` products (m x k) by (k x n), all samples together; a weight among the operands holds `groups` matrices."""
-
-    count: int
-    m: int
-    n: int
-    k: int
-    groups: int = 1
-
-
 _ONE_TO_ONE = frozenset(("broadcast_tensors", "atleast_1d", "atleast_2d", "atleast_3d"))
 _SPREADING = frozenset(("expand", "expand_as", "repeat", "repeat_interleave", "tile"))
+
+_RANKINGS = frozenset(("argsort", "kthvalue", "sort", "topk"))
 
 Rule = Callable[["Lowering", Call], Value]
 
@@ -97,8 +41,11 @@ class Lowering:
         self.values: dict[int, tuple[Value, ...]] = {}
         self.bases: dict[int, int] = {}
         self.unsupported: dict[str, Counter[str]] = {}
+        self.prunes_weights = False
         for number, (name, tensor) in graph.inputs.items():
-            self.values[number] = (Value(tensor.shape, (Source(name),), batched=True),)
+            layout = input_layout(graph, number, tensor.shape)
+            image = image_of(tensor.shape) if layout == channels_last(tensor.shape) != row_major(tensor.shape) else ()
+            self.values[number] = (Value(tensor.shape, (Source(name),), batched=True, layout=layout, image=image),)
         for number, (parameter, tensor) in graph.parameters.items():
             self.values[number] = (Value(tensor.shape, params=(Use(parameter, parameter.elems),)),)
         for number, tensor in graph.constants.items():
@@ -153,12 +100,12 @@ class Lowering:
             any(value.spread for value in values),
         )
 
-    def place(self, draft: Draft, shape: Shape, batched: bool = True) -> Value:
-        """Append a layer and return its result."""
+    def place(self, draft: Draft, shape: Shape, batched: bool = True, layout: Layout | None = None, image: Shape = ()) -> Value:
+        """Append a layer and return its result, stored as `layout` says."""
         if draft.trains or any(source.key in self.trained and not source.cut for source in draft.reads):
             self.trained.add(len(self.drafts))
         self.drafts.append(draft)
-        return Value(shape, (Source(len(self.drafts) - 1),), batched=batched)
+        return Value(shape, (Source(len(self.drafts) - 1),), batched=batched, layout=layout, image=image)
 
     def wants_grad(self, value: Value) -> bool:
         """Return whether there is something to train in what the value is made of."""
@@ -169,6 +116,7 @@ class Lowering:
         """Count an operator that cannot be lowered, as free if the user allowed it, else as unsupported."""
         if what not in self.allow_ops:
             self.unsupported.setdefault(what, Counter())[call.site.path or self.graph.name] += 1
+            self.prunes_weights |= what in _RANKINGS and not any(value.batched or value.spread for value in operands)
         joined = self.loaded(call, self.join(operands, call.out[0].shape if call.out and call.out[0] else ()))
         free = self.place(Draft(Free, {"kind": what}, joined.sources, (), None, what, call.site, call.grad), joined.shape)
         return free if joined.batched else joined  # what is done once per step reads only what is, and a free layer is not
@@ -212,16 +160,20 @@ class Lowering:
         if not batched:
             owns.sort(key=_importance)
         named_after = next((v.params[0].parameter for v in operands if v.is_parameter), None) if named_after_param else None
-        fields = {
+        fields: dict[str, Any] = {
             "op": op,
             "in_elems": ceil_div(max(1, in_elems or sum(read.values())), share),
             "out_elems": ceil_div(max(1, out_elems or prod(shape)), share),
             "window": window,
             "per_step": not batched,
         }
+        known = describe(call, [value.operand for value in operands])
+        image = image_of(shape) if known.is_pooled else next((v.image for v in operands if v.layout == known.layout), ())
+        if known.attributes is not None and batched and len(whole.sources) == sum(not v.is_parameter for v in operands):
+            fields["attributes"] = {**known.attributes, **({"image": image} if image else {})}
         grad = call.grad and any(out is not None and out.is_float for out in call.out)
         draft = Draft(Vector, fields, whole.sources, tuple(owns), named_after, label or call.op, call.site, grad)
-        return self.place(draft, shape, batched)
+        return self.place(draft, shape, batched, known.layout, image)
 
     def product(self, call: Call, lhs: Value, rhs: Value, dims: Dims, bias: Value | None = None) -> Value:
         """Append a product of two matrices: a linear layer if one of them is a weight."""
@@ -230,14 +182,20 @@ class Lowering:
         for x, weight, inner, outer, rows in ((lhs, rhs, dims.k, dims.n, dims.m), (rhs, lhs, dims.k, dims.m, dims.n)):
             if not (weight.batched or weight.spread):
                 rows = self.per_sample(call, rows * dims.count // dims.groups, "rows")
-                kind, fields = _weight_fields(inner, outer, max(rows, 1), dims.groups)
-                return self.weight_layer(call, kind, fields, x, weight, bias)
+                kind, sizes = _weight_fields(inner, outer, max(rows, 1), dims.groups)
+                return self.weight_layer(call, kind, sizes, x, weight, bias)
         lhs, rhs = self.loaded(call, lhs), self.loaded(call, rhs)
-        fields = {"m": dims.m, "n": dims.n, "k": dims.k, "count": self.per_sample(call, dims.count, "products")}
+        fields: dict[str, Any] = {
+            "m": dims.m, "n": dims.n, "k": dims.k, "count": self.per_sample(call, dims.count, "products")
+        }  # fmt: skip
+        out = call.out[0].shape if call.out[0] else ()
+        are_whole = all(value.operand.layout == row_major(value.shape) for value in (lhs, rhs))
+        if call.op not in ("matmul", "bmm") or not are_whole or lhs.shape[:-2] != rhs.shape[:-2]:
+            fields["reads_moved"] = True
         inputs = lhs.sources + rhs.sources
         operands = (len(lhs.sources), len(rhs.sources))
         draft = Draft(Matmul, fields, inputs, (), None, call.op, call.site, call.grad, operands)
-        result = self.place(draft, call.out[0].shape if call.out[0] else ())
+        result = self.place(draft, out, layout=row_major(out))
         return result if bias is None else self.vector(call, "add", [result, bias], label="add", named_after_param=False)
 
     def weight_layer(
@@ -252,12 +210,27 @@ class Lowering:
         trains = any(use.parameter.trainable for use in owns)
         rides = bias is not None and not bias.batched and not bias.sources and (trains or not bias.trains)
         named_after = weight.params[0].parameter if weight.is_parameter else None
+        out = call.out[0].shape if call.out[0] else ()
         fields = {**fields, "bias": rides}
+        if x.operand.layout is None or x.layout != self._expected(call, kind, fields, x) or not weight.operand.is_parameter:
+            fields["reads_moved"] = True
         draft = Draft(kind, fields, x.sources, owns, named_after, call.op, call.site, call.grad, weight_from=weight.sources)
-        result = self.place(draft, call.out[0].shape if call.out[0] else ())
+        is_image = kind is Conv and len(out) > 2
+        layout, image = (channels_last(out), image_of(out)) if is_image else (row_major(out), ())
+        result = self.place(draft, out, layout=layout, image=image)
         if bias is None or rides:
             return result
         return self.vector(call, "add", [result, bias], label="bias")
+
+    def _expected(self, call: Call, kind: LayerType, fields: dict[str, Any], x: Value) -> Layout | None:
+        """Return how the input of a weight layer must lie in its tensor (`accel.dataflow.accesses`); None: not as it can."""
+        if kind is Conv:
+            return channels_last(x.shape) if "conv" in call.op and tuple(fields["in_size"]) == x.shape[2:] else None
+        if call.op != "linear":
+            return None
+        if fields["rows"] == 1 and len(x.image) > 1 and prod(x.image) == fields["in_features"]:
+            return reshaped(channels_last((x.shape[0], x.image[-1], *x.image[:-1])), x.shape)
+        return row_major(x.shape)
 
     def _roots(self, weight: Value) -> tuple[Use, ...]:
         """Return the largest trained parameter that a computed weight is made of: the weight is updated as that."""
@@ -281,7 +254,9 @@ class Lowering:
             return
         if call.op in _ONE_TO_ONE:
             pairs = zip(call.refs, call.out, strict=True)
-            self.values[call.id] = tuple(replace(self.value(ref), shape=out.shape if out else ()) for ref, out in pairs)
+            self.values[call.id] = tuple(
+                replace(self.value(ref), shape=out.shape if out else (), layout=None) for ref, out in pairs
+            )
             return
         operands = self.operands(call)
         if all(value.is_constant for value in operands):
@@ -295,7 +270,12 @@ class Lowering:
         results = []
         for out in call.out:
             shape, is_float = (out.shape, out.is_float) if out else ((), False)
-            value = replace(flow, shape=shape, spread=flow.spread or self._is_spread(call, operands))
+            layout = moved_like(call, operands[0].shape, operands[0].layout, shape) if operands else None
+            image = operands[0].image if layout is not None else flow.image
+            if layout is None and flow.shape == shape:
+                layout = flow.layout
+            spread = flow.spread or self._is_spread(call, operands)
+            value = replace(flow, shape=shape, spread=spread, layout=layout, image=image)
             if value.is_parameter:
                 value = value.narrow(prod(shape))
             results.append(value if call.grad and is_float else value.cut())
@@ -321,7 +301,12 @@ class Lowering:
                 written.add(view)
         for one in written:
             self.values[one] = tuple(
-                replace(value.cut() if one != number and old.is_cut else value, shape=old.shape) for old in self.values[one]
+                replace(
+                    value.cut() if one != number and old.is_cut else value,
+                    shape=old.shape,
+                    layout=value.layout if old.shape == value.shape else None,
+                )
+                for old in self.values[one]
             )
         while number in self.bases:
             number = self.bases[number]
@@ -355,6 +340,7 @@ class Lowering:
                 "in_elems": ceil_div(output.elems, self.graph.batch),
                 "out_elems": ceil_div(elems, self.graph.batch),
                 "window": window,
+                "attributes": describe_loss(op, window, output.operand),
             },
             output.sources,
             output.params,
@@ -367,9 +353,11 @@ class Lowering:
 
     def _complaint(self) -> str:
         plural = "s" if len(self.unsupported) > 1 else ""
+        remedy = "add them to --allow-ops to count them as free"
+        if self.prunes_weights:
+            remedy = f"trace the model without its own pruning, the method is chosen when it is simulated, or {remedy}"
         return (
-            f"{self.graph.name}: {len(self.unsupported)} unsupported operator{plural}: {list_sites(self.unsupported)}; "
-            "add them to --allow-ops to count them as free"
+            f"{self.graph.name}: {len(self.unsupported)} unsupported operator{plural}: {list_sites(self.unsupported)}; {remedy}"
         )
 
 

@@ -1,54 +1,80 @@
-"""Training with the machine's own arithmetic: `on_machine` makes the products of all weight layers bit-true.
+"""Training with the machine's own arithmetic: `on_machine` makes the products of all weight layers bit-true, or the whole step.
 
 FP16 operands (rounded to nearest even), exact products, FP32 sums from +0 in the order of docs/timing.md; Y and dX leave as
-FP16, dW as FP32. The weights stay FP32 masters. All else (bias, norms, activations, attention, the loss) is torch's.
+FP16, dW as FP32. The weights stay FP32 masters. All else (bias, norms, activations, attention, the loss) is torch's, or that of
+docs/numerics.md.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from accel.errors import ConfigError
 from accel.golden.numeric import Float16s
 from accel.golden.prune import Entries, prune
 from accel.kernels.gemm import check_threads, gemm, gemm_nm
 from accel.models.layers import TWINS, Training, make_dense, make_sparse, set_fast_paths, sparse_layers
+from accel.models.machine_calls import call
 from accel.models.matrices import bp_operands, ff_operands, fp16, gather, out_positions, phases
 from accel.models.stages import Site, StageWeight, TorchEngine
 from accel.sparsity import NMPattern
 
 
-def on_machine(module: nn.Module, threads: int | None = None) -> nn.Module:
+def on_machine(module: nn.Module, threads: int | None = None, vector_ops: Literal["torch", "machine"] = "torch") -> nn.Module:
     """Compute FF, BP and WU of every convolution and linear layer of `module` as the machine does, in place, and return it.
 
     Layers made sparse by `accel.models.sparse.sparsify` keep their method, the others run dense. `threads` is 1 or more; None
     takes all CPUs this process may use. Operands of any device and floating type are rounded to FP16; results come back in
     the type of X, so a model in FP32 holds FP16 values where the machine does.
+
+    With `vector_ops` "machine" all other operators are the machine's too, forward and backward, with the bits of
+    docs/numerics.md; one that is not defined there raises `UnsupportedOpError`. It is an option here and no context around the
+    training loop, because the loop then stays what it was: data, optimizer and metrics are torch's; the module and what is
+    computed from its results, the loss above all, are the machine's, on the CPU. `detach` hands a result over to torch.
     """
     check_threads(threads)
+    if vector_ops not in ("torch", "machine"):
+        raise ConfigError(f"vector_ops must be torch or machine, not {vector_ops!r}")
+    _let_go(module)
+    patched = [name for name, part in module.named_modules() if "forward" in vars(part)] if vector_ops == "machine" else []
+    if patched:
+        raise ConfigError(f"module must have no forward set on an instance, not one on {', '.join(map(repr, patched))}")
     engine = MachineEngine(threads)
     for name, layer in module.named_modules():
         if type(layer) in TWINS:
             make_sparse(layer, Training(name=name))
     for layer in sparse_layers(module).values():
         layer.sparse.engine = engine
+    if vector_ops == "machine":
+        for part in module.modules():
+            part.forward = partial(call, part, threads)
     set_fast_paths(module)
     return module
 
 
 def off_machine(module: nn.Module) -> nn.Module:
-    """Compute the products of `module` with torch again, in place, and return it; sparse layers stay sparse."""
+    """Compute `module` with torch again, in place, and return it; sparse layers stay sparse."""
+    _let_go(module)
     for layer in sparse_layers(module).values():
         layer.sparse.engine = TorchEngine()
         if layer.sparse.recipe.name == "dense":
             make_dense(layer)
     set_fast_paths(module)
     return module
+
+
+def _let_go(module: nn.Module) -> None:
+    """Let the parts of `module` have their class's forward again."""
+    for part in module.modules():
+        if getattr(vars(part).get("forward"), "func", None) is call:
+            del part.forward
 
 
 @dataclass(frozen=True)

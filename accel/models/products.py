@@ -10,8 +10,10 @@ from typing import Any
 
 from accel.errors import TraceError
 from accel.models.drafts import Draft
-from accel.models.lower import Dims, Lowering, Rule, Value
+from accel.models.layouts import heads_last
+from accel.models.lower import Lowering, Rule
 from accel.models.records import Call, Ref, Shape
+from accel.models.values import Dims, Value
 from accel.trace import Attention, Conv
 
 
@@ -158,18 +160,23 @@ def _attention(low: Lowering, call: Call) -> Value:
     if value.shape[-1] != dim or (mask is not None and low.wants_grad(mask)):
         return _attention_in_parts(low, call, operands, mask)
     heads, kv_heads = (low.per_sample(call, prod(operand.shape[:-2]), "heads") for operand in (query, key))
-    fields = {
+    out = call.out[0].shape if call.out[0] else ()
+    fields: dict[str, Any] = {
         "heads": heads,
         "kv_heads": None if kv_heads == heads else kv_heads,
         "q_len": q_len,
         "kv_len": kv_len,
         "head_dim": dim,
         "causal": call.args["is_causal"],
+        "scale": call.args.get("scale"),
+        "masked": mask is not None or bool(call.args.get("dropout_p")),
     }
+    if not all(len(one.shape) == 4 and one.operand.layout == heads_last(one.shape) for one in operands):
+        fields["reads_moved"] = True
     loaded = [low.loaded(call, operand).sources for operand in operands]
     counts = tuple(len(sources) for sources in loaded)
     draft = Draft(Attention, fields, sum(loaded, ()), (), None, "attention", call.site, call.grad, counts)
-    return low.place(draft, call.out[0].shape if call.out[0] else ())
+    return low.place(draft, out, layout=heads_last(out) if len(out) == 4 else None)
 
 
 def _attention_in_parts(low: Lowering, call: Call, operands: list[Value], mask: Value | None) -> Value:
