@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from accel.counters import Counters
 from accel.golden.feed import RunShape, os_tiles
 from accel.golden.gemm import gemm
 from accel.golden.numeric import bits
@@ -28,7 +29,7 @@ from accel.rtl.command import Run, command_fields, command_layout
 from accel.rtl.emit import emit
 from accel.rtl.parameters import ArrayParameters
 from accel.rtl.stimulus import Stimulus, array_form, stimulus
-from accel.sim.twin import Counters, TwinRun, run_array
+from accel.sim.twin import TwinRun, run_array
 from accel.sparsity import NMPattern
 from accel.timing.array import os_run_cycles, ws_run_cycles
 

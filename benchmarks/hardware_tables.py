@@ -150,6 +150,8 @@ STEPS: dict[str, Callable[[], Uspe]] = {
     "groups of 8, OS": lambda: Uspe(parameters(group=8)),
     "groups of 16, OS": lambda: Uspe(parameters(group=16)),
     "dense, WS": lambda: Uspe(parameters(dataflows=("WS",))),
+    "groups of 8, WS": lambda: Uspe(parameters(group=8, dataflows=("WS",))),
+    "... one form (4) instead of three": lambda: Uspe(parameters(group=8, dataflows=("WS",), row_lanes=(4,))),
     "dense, OS and WS": lambda: Uspe(parameters(dataflows=BOTH)),
     "groups of 8, OS and WS": lambda: Uspe(parameters(group=8, dataflows=BOTH)),
 }

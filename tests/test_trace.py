@@ -337,3 +337,36 @@ def test_a_trace_reads_back_from_its_file(tmp_path: Path):
     trace.save(tmp_path / "net.json")
     assert Trace.load(tmp_path / "net.json") == trace
     assert Trace.load(str(tmp_path / "net.json")) == trace
+
+
+# What interpreting needs.
+
+
+def vector_layer(**changes):
+    return {"op": "relu", "name": "relu", "inputs": ["x"], "in_elems": 4, "out_elems": 4, **changes}
+
+
+def trace_with(layer):
+    return {"schema_version": 1, "name": "net", "inputs": ["x"], "layers": [layer]}
+
+
+def test_attributes_come_back_from_json(tmp_path):
+    attributes = {"function": "max_pool", "kernel": [3, 3], "ceil_mode": True, "eps": 1e-5, "channels": 4}
+    trace = Trace.from_fields(trace_with(vector_layer(attributes=attributes)), "net")
+    assert trace.layers[0].attributes == attributes | {"kernel": (3, 3)}
+    path = tmp_path / "net.json"
+    trace.save(path)
+    assert Trace.load(path) == trace
+
+
+def test_a_trace_without_attributes_stays_as_it_was():
+    trace = Trace.from_fields(trace_with(vector_layer()), "net")
+    assert trace.layers[0].attributes is None
+    assert "attributes" not in trace.to_json()
+    assert "reads_moved" not in trace.to_json()
+
+
+@pytest.mark.parametrize("value", [None, {"nested": 1}, [0.5], ["text"], "", [1] * 9])
+def test_attributes_are_numbers_texts_and_short_lists_of_integers(value):
+    with pytest.raises(TraceError, match=r"^net: layers\[0\]\.attributes"):
+        Trace.from_fields(trace_with(vector_layer(attributes={"function": value})), "net")

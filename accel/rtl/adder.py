@@ -10,6 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from accel.errors import ConfigError
 from accel.rtl.floats import PARTIAL_FRACTION_BITS, OperandFormat
+from accel.rtl.terms import any_of
 
 CUTS = {
     2: ("add",),
@@ -102,7 +103,9 @@ class Adder(wiring.Component):
         through all that follows as numbers do.
         """
         difference, is_special, is_nan = values["difference"], values["is_special"], values["is_nan"]
-        swap, is_far, shift = Signal(), Signal(), Signal(5)
+        swap = Signal()
+        is_far = Signal(name="is_far_apart")
+        shift = Signal(5)
         m.d.comb += [
             swap.eq(difference[-1]),
             is_far.eq(Mux(swap, ~difference[5:-1].all(), difference[5:-1].any()) | is_special),
@@ -110,7 +113,8 @@ class Adder(wiring.Component):
         ]
         pad = PARTIAL_FRACTION_BITS + 1 - self.operand_format.product_bits
         whole_sum, whole_product = values["sum_significand"], Cat(C(0, pad), values["product_significand"])
-        large, small = Signal(PARTIAL_FRACTION_BITS + 1), Signal(_WIDTH - 1)
+        large = Signal(PARTIAL_FRACTION_BITS + 1)
+        small = Signal(_WIDTH - 1)
         special = Cat(C(0, PARTIAL_FRACTION_BITS - 1), is_nan, 1)
         m.d.comb += [
             large.eq(Mux(is_special, special, Mux(swap, whole_product, whole_sum))),
@@ -145,12 +149,13 @@ class Adder(wiring.Component):
     def _shift_right(self, m: Module, values: _Values, bit: int, places: int) -> _Values:
         """Shift by 0 to 3 times `places`, as the two bits of `shift` from `bit` on say, and remember what fell off."""
         small, select = values["small"], values["shift"][bit : bit + 2]
-        shifted, lost = Signal(_WIDTH - 1), Signal()
+        shifted = Signal(_WIDTH - 1, name=f"shifted_by_{places}")
+        lost = Signal(name=f"lost_by_{places}")
         with m.Switch(select):
             for times in range(4):
                 with m.Case(times):
                     gone = times * places
-                    m.d.comb += [shifted.eq(small >> gone), lost.eq(small[:gone].any())]
+                    m.d.comb += [shifted.eq(small >> gone), lost.eq(small[:gone].any() if gone else 0)]
         return values | {"small": shifted, f"lost_{places}": lost}
 
     def _add(self, m: Module, values: _Values) -> _Values:
@@ -176,13 +181,16 @@ class Adder(wiring.Component):
 
         The count is in two parts, as the shift after it: 4 groups or none, then up to 3.
         """
-        total, negative = values["total"], Signal()
+        total = values["total"]
+        negative = Signal()
         m.d.comb += negative.eq(values["subtract"] & values["total"][-1])
         used = [Signal(name=f"used_{group}") for group in range(_WIDTH // 4)]
         for group, bits in enumerate(used):
             low = _WIDTH - 4 * (group + 1)
             m.d.comb += bits.eq((total[low : low + 4] ^ Cat(total, negative)[low + 1 : low + 5]).any())
-        is_far, groups, is_zero = Signal(), Signal(2), Signal()
+        is_far = Signal()
+        groups = Signal(2)
+        is_zero = Signal()
         m.d.comb += [is_far.eq(~Cat(used[:4]).any()), is_zero.eq(~Cat(used).any())]
         near = Cat(~used[0] & (used[1] | ~used[2]), ~(used[0] | used[1]))
         far = Cat(~used[4] & used[5], ~(used[4] | used[5]))
@@ -203,7 +211,8 @@ class Adder(wiring.Component):
     def _left(self, m: Module, values: _Values) -> _Values:
         """Return the magnitude with its leading one in the first 4 places."""
         total, negative = values["total"], values["negative"]
-        magnitude, shifted = Signal(_WIDTH), Signal(_WIDTH)
+        magnitude = Signal(_WIDTH)
+        shifted = Signal(_WIDTH, name="shifted_left")
         m.d.comb += magnitude.eq(Mux(values["is_far"], total << 16, total)[:_WIDTH] ^ negative.replicate(_WIDTH))
         with m.Switch(values["groups"]):
             for groups in range(4):
@@ -219,26 +228,32 @@ class Adder(wiring.Component):
 
     def _left_fine(self, m: Module, values: _Values) -> _Values:
         """Return the normalised magnitude and its exponent, less by 1."""
-        magnitude, negative, shifted = values["magnitude"], values["negative"], Signal(_WIDTH)
+        magnitude, negative = values["magnitude"], values["negative"]
+        shifted = Signal(_WIDTH, name="shifted_fine")
         fine = Signal(2)
+        answers = Signal(4)
         first, second, third, fourth = reversed(magnitude[-4:])
         m.d.comb += fine.eq(Mux(first, 0, Mux(second, 1, Mux(third, 2, Mux(fourth, 3, 0)))))
         with m.Switch(fine):
             for places in range(4):
                 with m.Case(places):
                     m.d.comb += shifted.eq(Cat(negative.replicate(places), magnitude))
-        places = Cat(fine, values["places"])
         # Every guard bit's answer is ready before it is known which of them it is.
-        round_up = Cat(
-            magnitude[guard] & (magnitude[:guard].any() | values["above"] | magnitude[guard + 1] & ~values["below"])
-            for guard in (3, 2, 1, 0)
-        )
+        m.d.comb += answers.eq(Cat(self._rounds_up(values, guard) for guard in (3, 2, 1, 0)))
+        places = Cat(fine, values["places"])
         return {
             "significand": shifted[4:],
-            "round_up": round_up.bit_select(fine, 1),
+            "round_up": (answers >> fine)[0],
             "exponent": (values["exponent"] - places)[: len(values["exponent"]) + 1],
             **self._chosen(values, "sign", "is_nan"),
         }
+
+    def _rounds_up(self, values: _Values, guard: int) -> Value:
+        """Return whether the magnitude is rounded up to the place above its bit `guard`: to nearest, a tie to even."""
+        magnitude = values["magnitude"]
+        lower = [magnitude[:guard].any()] if guard else []
+        is_up: Value = magnitude[guard] & any_of([*lower, values["above"], magnitude[guard + 1] & ~values["below"]])
+        return is_up
 
     def _output(self, m: Module, values: _Values) -> None:
         """Round into the output register; the carry runs on into the exponent, where the leading one adds the 1."""

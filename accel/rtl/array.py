@@ -5,28 +5,27 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from accel.counters import COUNTERS
 from accel.rtl.column_feeder import ColumnFeeder
 from accel.rtl.column_foot import ColumnFoot
 from accel.rtl.command import command_layout
 from accel.rtl.emit import place
-from accel.rtl.parameters import COUNTER_BITS, ArrayParameters
+from accel.rtl.parameters import COUNT_BITS, COUNTER_BITS, ArrayParameters
 from accel.rtl.pe import Uspe
 from accel.rtl.row_feeder import RowFeeder
+from accel.rtl.terms import any_of
 from accel.rtl.walker import Walker
 
-COUNTERS = {
-    "cycles": "from the first operand at a port to the last output word visible at the bottom, stalls left out",
-    "stall_cycles": "in which a stream held the array up",
-    "macs": "multiplications of valid entries with output rows of the matrix",
-    "west_words": "groups taken from the west streams",
-    "north_entries": "entries taken from the north streams, valid or not",
-    "out_words": "results sent to the output streams",
-}
-"""Ports `o_NAME`: of the run under way or, while the array is ready for a command, of the last run."""
+COMMAND_TO_OPERAND_CYCLES = 3
+"""From the cycle in which a command is taken to that in which the first operand is at a port of a PE."""
+RESULT_TO_OUT_CYCLES = 1
+"""From the cycle in which a result is visible below the array to that in which its output stream shows it."""
+HANDSHAKE_CYCLES = 4
+"""Cycles in which no command is taken beyond those of the run, its stalls and the way to the last column."""
 
 
 class _Units(NamedTuple):
@@ -38,12 +37,14 @@ class _Units(NamedTuple):
 
 
 class SystolicArray(wiring.Component):
-    """`rows` x `cols` PEs that run products one command after the other, as docs/timing.md section 1 says.
+    """The array: processing elements, feeders and feet around them, and what runs products one command after the other.
 
-    Row r takes the groups that its outputs need from `i_west[r]`, column c its entries from `i_north[c]`, and column c sends
-    its results to `o_out[c * drain_lanes + chain]`; the orders are in docs/hardware.md. A stream that has nothing to give, or
-    takes nothing, when the array needs it stops every register of the array until it does: that changes no result, and no cycle
-    count but `o_stall_cycles`. A command is taken when the run before has sent its last word.
+    docs/timing.md section 1 says when what happens. Row r takes the groups that its outputs need from `i_west[r]`, column c its
+    entries from `i_north[c]`, and column c sends its results to `o_out[c * drain_lanes + chain]`; the orders are in
+    docs/hardware.md. A stream that has nothing to give, or takes nothing, when the array needs it stops every register of the
+    array until it does: that changes no result, and no cycle count but `o_stall_cycles`. A command is taken when the run before
+    has put its last result into the output buffers. The ports `o_NAME` of `accel.counters` are of the run under way or, while
+    the array is ready for a command, of the last run.
     """
 
     verilog_name = "systolic_array"
@@ -62,7 +63,9 @@ class SystolicArray(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         """Return the grid and what stands around it."""
         m, parameters = Module(), self.parameters
-        enable, command, go = Signal(), Signal(command_layout(parameters)), Signal()
+        enable = Signal()
+        command = Signal(command_layout(parameters))
+        go = Signal()
         units = _Units(
             [place(m, platform, f"row_feeder_{row}", RowFeeder(parameters)) for row in range(parameters.rows)],
             [place(m, platform, f"column_feeder_{col}", ColumnFeeder(parameters)) for col in range(parameters.cols)],
@@ -77,20 +80,21 @@ class SystolicArray(wiring.Component):
         m.d.comb += [units.row_walker.i_walk.eq(command.row_walk), units.col_walker.i_walk.eq(command.col_walk)]
         m.d.comb += [units.row_walker.i_go.eq(go), units.col_walker.i_go.eq(go)]
         m.d.comb += enable.eq(
-            _none([feeder.o_starved for feeder in edges[: -parameters.cols]] + [foot.o_blocked for foot in units.feet])
+            ~any_of([feeder.o_starved for feeder in edges[: -parameters.cols]] + [foot.o_blocked for foot in units.feet])
         )
         self._link_rows(m, units, command)
         self._link_cols(m, units, command)
         self._link_feet(m, units)
         self._link_pes(m, platform, units, enable, command)
         is_busy = [unit.o_busy for unit in [*edges, *walkers]]
-        is_taken = self._take_commands(m, command, go, _none([*is_busy, go]))
+        is_taken = self._take_commands(m, command, go, ~any_of([*is_busy, go]))
         self._count(m, units, enable, is_taken)
         return m
 
     def _take_commands(self, m: Module, command: Any, go: Any, is_quiet: Any) -> Any:
         """Take a command when nothing is under way; return whether one is taken in this cycle."""
-        is_running, is_taken = Signal(), Signal()
+        is_running = Signal()
+        is_taken = Signal()
         m.d.comb += [self.i_command.ready.eq(~is_running), is_taken.eq(self.i_command.valid & ~is_running)]
         m.d.sync += go.eq(is_taken)
         with m.If(is_taken):
@@ -101,32 +105,56 @@ class SystolicArray(wiring.Component):
 
     def _link_rows(self, m: Module, units: _Units, command: Any) -> None:
         """Make tokens of what the walkers say, and pass them down the rows."""
-        rows, walker, run = units.rows, units.row_walker, command.run
-        token, load, size = rows[0].i_token, rows[0].i_load, Signal.like(command.m_full, name="row_size")
+        rows, walker, token = units.rows, units.row_walker, units.rows[0].i_token
+        size = Signal.like(command.m_full, name="row_size")
         m.d.comb += [
             size.eq(Mux(walker.o_is_last_m, command.m_last, command.m_full)),
             token.go.eq(walker.o_go),
-            token.opens.eq(run.is_ws | walker.o_opens),
-            token.closes.eq(run.is_ws | walker.o_closes),
-            token.again.eq(run.is_ws & ~walker.o_is_first_k),
-            token.is_final.eq(~run.is_ws | walker.o_is_last_k),
-            token.bank.eq(walker.o_bank),
-            token.lanes.eq(Mux(run.is_ws & ~walker.o_closes, run.row_lanes, size.lanes)),
-            token.rest.eq(Mux(run.is_ws, self._groups_of_tile(walker, command), size.rest)),
             token.cols.eq(self._cols_of_tile(m, walker, command, "row_token_cols")),
-            load.go.eq(run.is_ws & units.col_walker.o_go),
-            load.row.eq(units.col_walker.o_token),
-            load.bank.eq(units.col_walker.o_bank),
         ]
+        in_os, in_ws = self._fields_in_os(walker, size), self._fields_in_ws(walker, size, command)
+        for name in in_os:
+            chosen = self.parameters.by_dataflow(command.run, in_ws=in_ws[name], in_os=in_os[name])
+            m.d.comb += token[name].eq(chosen)
+        if self.parameters.has_ws:
+            self._link_loads(m, units, command.run)
         for feeder, port in zip(rows, self.i_west, strict=True):
             wiring.connect(m, wiring.flipped(port), feeder.i_west)
         for above, feeder in pairwise(rows):
-            m.d.comb += [
-                feeder.i_token.eq(above.o_token),
-                feeder.i_load.eq(above.o_load),
-                feeder.i_taken.eq(above.o_taken),
-                *(port.eq(tag) for port, tag in zip(feeder.i_tags, _from_row_above(list(above.o_tags)), strict=True)),
-            ]
+            m.d.comb += [feeder.i_token.eq(above.o_token), feeder.i_taken.eq(above.o_taken)]
+            if self.parameters.has_os:
+                tags = _from_row_above(list(above.o_tags))
+                m.d.comb += [port.eq(tag) for port, tag in zip(feeder.i_tags, tags, strict=True)]
+
+    def _fields_in_os(self, walker: Walker, size: Any) -> dict[str, Any]:
+        """Return what a token in OS says beside its columns: the first group of a tile opens its sums, the last closes them."""
+        sums = {"opens": walker.o_opens, "closes": walker.o_closes, "again": 0, "is_final": 1}
+        sums["bank"] = walker.o_bank if self.parameters.has_ws else 0
+        return sums | {"lanes": size.lanes, "rest": size.rest}
+
+    def _fields_in_ws(self, walker: Walker, size: Any, command: Any) -> dict[str, Any]:
+        """Return the same for WS: every group is a sum of its own, which goes on through the tiles of k."""
+        if not self.parameters.has_ws:
+            return dict.fromkeys(self.parameters.row_token.members, 0)
+        return {
+            "opens": 1,
+            "closes": 1,
+            "again": ~walker.o_is_first_k,
+            "is_final": walker.o_is_last_k,
+            "bank": walker.o_bank,
+            "lanes": Mux(walker.o_closes, size.lanes, command.run.row_lanes),
+            "rest": self._groups_of_tile(walker, command),
+        }
+
+    def _link_loads(self, m: Module, units: _Units, run: Any) -> None:
+        """Make load tokens of what the column walker says (WS), and pass them down the rows."""
+        walker, load = units.col_walker, units.rows[0].i_load
+        m.d.comb += [
+            load.go.eq(self.parameters.by_dataflow(run, in_ws=walker.o_go, in_os=0)),
+            load.row.eq(walker.o_token),
+            load.bank.eq(walker.o_bank),
+            *(feeder.i_load.eq(above.o_load) for above, feeder in pairwise(units.rows)),
+        ]
 
     def _link_cols(self, m: Module, units: _Units, command: Any) -> None:
         """Make tokens of what the walker says, and pass them east."""
@@ -135,7 +163,7 @@ class SystolicArray(wiring.Component):
         m.d.comb += [
             size.eq(Mux(walker.o_is_last_m, command.m_last, command.m_full)),
             token.go.eq(walker.o_go),
-            token.is_used.eq(~command.run.is_ws | (walker.o_token < self._groups_of_tile(walker, command))),
+            token.is_used.eq(self.parameters.by_dataflow(command.run, in_ws=self._holds_group(walker, command), in_os=1)),
             token.cols.eq(self._cols_of_tile(m, walker, command, "col_token_cols")),
             token.rows.eq(size.rows),
         ]
@@ -150,15 +178,14 @@ class SystolicArray(wiring.Component):
 
     def _link_feet(self, m: Module, units: _Units) -> None:
         feet, chains = units.feet, self.parameters.drain_lanes
-        m.d.comb += [feet[0].i_tags.eq(units.rows[-1].o_tags), feet[0].i_sum_tag.eq(units.rows[-1].o_sum_tag)]
-        m.d.comb += feet[0].i_read.eq(units.rows[0].o_again)
-        for west, east in pairwise(feet):
-            m.d.comb += [
-                east.i_tags.eq(west.o_tags),
-                east.i_sum_tag.eq(west.o_sum_tag),
-                east.i_read.eq(west.o_read),
-                east.i_words.eq(west.o_words),
-            ]
+        m.d.comb += [east.i_words.eq(west.o_words) for west, east in pairwise(feet)]
+        if self.parameters.has_os:
+            m.d.comb += feet[0].i_tags.eq(units.rows[-1].o_tags)
+            m.d.comb += [east.i_tags.eq(west.o_tags) for west, east in pairwise(feet)]
+        if self.parameters.has_ws:
+            m.d.comb += [feet[0].i_sum_tag.eq(units.rows[-1].o_sum_tag), feet[0].i_read.eq(units.rows[0].o_again)]
+            for west, east in pairwise(feet):
+                m.d.comb += [east.i_sum_tag.eq(west.o_sum_tag), east.i_read.eq(west.o_read)]
         for col, foot in enumerate(feet):
             for chain in range(chains):
                 wiring.connect(m, foot.o_out[chain], wiring.flipped(self.o_out[col * chains + chain]))
@@ -204,6 +231,10 @@ class SystolicArray(wiring.Component):
         """Return the groups of k that a WS tile holds."""
         return Mux(walker.o_is_last_k, command.groups_last, self.parameters.rows)
 
+    def _holds_group(self, walker: Walker, command: Any) -> Any:
+        """Return whether the PE row that a WS token of the column walker is for holds a group."""
+        return walker.o_token < self._groups_of_tile(walker, command) if self.parameters.has_ws else 1
+
     def _cols_of_tile(self, m: Module, walker: Walker, command: Any, name: str) -> Any:
         cols = Signal(self.parameters.cols_layout, name=name)
         m.d.comb += cols.lanes.eq(command.run.col_lanes)
@@ -213,7 +244,9 @@ class SystolicArray(wiring.Component):
 
     def _count(self, m: Module, units: _Units, enable: Any, is_taken: Any) -> None:
         """Step the counters; a command that is taken clears them."""
-        now, is_started = Signal(COUNTER_BITS), Signal()
+        now = Signal(COUNTER_BITS)
+        is_started = Signal()
+        macs = Signal(len(units.cols[-1].o_valid_entries) + COUNT_BITS, name="macs_of_slot")
         count = {name: Signal(COUNTER_BITS, name=name) for name in COUNTERS}
         m.d.comb += [getattr(self, f"o_{name}").eq(signal) for name, signal in count.items()]
         east = units.cols[-1]
@@ -221,11 +254,13 @@ class SystolicArray(wiring.Component):
             m.d.sync += is_started.eq(1)
         with m.If(enable & is_started):
             m.d.sync += now.eq(now + 1)
-            with m.If(Cat(*(foot.o_visible for foot in units.feet)).any()):
+            with m.If(any_of(foot.o_visible for foot in units.feet)):
                 m.d.sync += count["cycles"].eq(now + 1)
         with m.If(enable):
             m.d.sync += [
-                count["macs"].eq(count["macs"] + east.o_valid_entries * east.o_rows),
+                # The product has a register of its own. It is 0 again long before the run ends: sums take longer than it.
+                macs.eq(east.o_valid_entries * east.o_rows),
+                count["macs"].eq(count["macs"] + macs),
                 count["west_words"].eq(count["west_words"] + units.rows[-1].o_taken),
                 count["north_entries"].eq(count["north_entries"] + east.o_entries),
                 count["out_words"].eq(count["out_words"] + units.feet[-1].o_words),
@@ -244,8 +279,3 @@ def _drains(unit: Uspe) -> list[Any]:
 def _from_row_above(chains: list[Any]) -> list[Any]:
     """Return what a row sees of the row above, its own chain first: for the row above it is the one after its own."""
     return [*chains[1:], chains[0]]
-
-
-def _none(flags: list[Any]) -> Any:
-    """Return whether no flag is set."""
-    return ~Cat(*flags).any()

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from accel.rtl.command import Run
-from accel.rtl.parameters import ArrayParameters
+from accel.rtl.parameters import COUNTER_BITS, ArrayParameters
+from accel.rtl.pe import Uspe
 from accel.rtl.pe_vectors import pe_vectors
 from accel.rtl.sore import Sore, SoreParameters
 from accel.rtl.top import Port, array_ports, sore_ports, uspe_ports
@@ -21,6 +22,8 @@ TEMPLATES = Path(__file__).with_name("templates")
 
 HIERARCHY = "hierarchy.vlt"
 """Tells Verilator to compile the PE of a large array once, which then builds in minutes instead of an hour."""
+_COUNTERS = 5
+"""That the array's bench compares with the models, all but `stall_cycles`: see `_counts`."""
 _FLAT_PES = 64  # up to here one model of everything builds as fast
 
 Show = Callable[[str], None]
@@ -40,8 +43,8 @@ class Example(NamedTuple):
     macs: int
 
 
-def array_bench(parameters: ArrayParameters, show: Show) -> tuple[dict[str, str], Example]:
-    """Return the files of the bench of `nm_array` by name, and what is in them; `show` is told what is going on."""
+def array_bench(parameters: ArrayParameters, prefix: str, show: Show) -> tuple[dict[str, str], Example]:
+    """Return the files of the bench of the array by name, and what is in them; `show` is told what is going on."""
     vectors = array_vectors(parameters, show)
     widths = {port.name: port.lane_bits for port in array_ports(parameters)}
     north_fields = [field.offset for field in _port(array_ports(parameters), "s_north_data").fields]
@@ -51,7 +54,7 @@ def array_bench(parameters: ArrayParameters, show: Show) -> tuple[dict[str, str]
     out = [[[int(word) for word in run.streams.out[chain]] for run in vectors] for chain in range(chains)]
     files = {
         "commands.hex": _hex([run.command for run in vectors], widths["s_command_data"]),
-        "counts.hex": _hex([_counts(run) for run in vectors], 5 * 48),
+        "counts.hex": _hex([_counts(run) for run in vectors], _COUNTERS * COUNTER_BITS),
         **_lane_files("west", west, widths["s_west_data"]),
         **_lane_files("north", north, widths["s_north_data"]),
         **_lane_files("out", out, widths["m_out_data"]),
@@ -64,6 +67,8 @@ def array_bench(parameters: ArrayParameters, show: Show) -> tuple[dict[str, str]
         "ROWS": parameters.rows,
         "COLS": parameters.cols,
         "CHAINS": chains,
+        "COUNTERS": _COUNTERS,
+        "COUNTER_BITS": COUNTER_BITS,
         "COMMAND_BITS": widths["s_command_data"],
         "WEST_BITS": widths["s_west_data"],
         "NORTH_BITS": widths["s_north_data"],
@@ -75,9 +80,8 @@ def array_bench(parameters: ArrayParameters, show: Show) -> tuple[dict[str, str]
         "LIMIT_CYCLES": 10 * cycles + 2_000,
     }
     if parameters.rows * parameters.cols > _FLAT_PES:
-        files[HIERARCHY] = '`verilator_config\nhier_block -module "uspe"\n'
-    texts = {"tb_nm_array.v": _filled("tb_nm_array.v", constants), "tb_stream.v": _template("tb_stream.v")}
-    return texts | files, _example(parameters, vectors)
+        files[HIERARCHY] = f'`verilator_config\nhier_block -module "{prefix}{Uspe.verilog_name}"\n'
+    return _benches("array", prefix, constants) | _stream_ends(prefix) | files, _example(parameters, vectors)
 
 
 def _example(parameters: ArrayParameters, vectors: Sequence[ArrayVectors]) -> Example:
@@ -92,8 +96,8 @@ def _example(parameters: ArrayParameters, vectors: Sequence[ArrayVectors]) -> Ex
     return Example(len(vectors), quick, described, first.run, first.command, results, first.cycles, first.macs)
 
 
-def sore_bench(parameters: SoreParameters) -> dict[str, str]:
-    """Return the files of the bench of `sore` by name."""
+def sore_bench(parameters: SoreParameters, prefix: str) -> dict[str, str]:
+    """Return the files of the bench of SORE by name."""
     vectors, ports = sore_vectors(parameters), sore_ports(parameters)
     group_bits, entries_bits = _port(ports, "s_group_data").width, _port(ports, "m_entries_data").width
     constants = {
@@ -104,15 +108,15 @@ def sore_bench(parameters: SoreParameters) -> dict[str, str]:
         "LATENCY": Sore.LATENCY,
     }
     return {
-        "tb_sore.v": _filled("tb_sore.v", constants),
-        "tb_stream.v": _template("tb_stream.v"),
+        **_benches("sore", prefix, constants),
+        **_stream_ends(prefix),
         "groups.hex": _hex(vectors.groups, group_bits),
         "entries.hex": _hex(vectors.entries, entries_bits),
     }
 
 
-def uspe_bench(parameters: ArrayParameters) -> dict[str, str]:
-    """Return the files of the bench of `uspe` by name."""
+def uspe_bench(parameters: ArrayParameters, prefix: str) -> dict[str, str]:
+    """Return the files of the bench of one PE by name."""
     vectors, ports = pe_vectors(parameters), uspe_ports(parameters)
     inputs = [port for port in ports if port.name.startswith("i_") and port.name != "i_enable"]
     outputs = {port.name for port in ports if port.direction == "out"} - {"o_drain", "o_sum"}
@@ -134,13 +138,16 @@ def uspe_bench(parameters: ArrayParameters) -> dict[str, str]:
         "PASSED_BITS": offsets[len(passed)],
         "SUM_BITS": sum_bits,
     }
-    text = _filled("tb_uspe.v", constants).replace("  // INSTANCE\n", _uspe_instance(ports, inputs, offsets, passed))
-    return {"tb_uspe.v": text, "inputs.hex": _hex(rows, offsets[-1]), "outputs.hex": _hex(known, 2 * sum_bits + 2)}
+    instance = _uspe_instance(f"{prefix}uspe", ports, inputs, offsets, passed)
+    texts = {file: text.replace("  // INSTANCE\n", instance) for file, text in _benches("uspe", prefix, constants).items()}
+    return texts | {"inputs.hex": _hex(rows, offsets[-1]), "outputs.hex": _hex(known, 2 * sum_bits + 2)}
 
 
-def _uspe_instance(ports: Sequence[Port], inputs: Sequence[Port], offsets: Sequence[int], passed: Sequence[Port]) -> str:
+def _uspe_instance(
+    name: str, ports: Sequence[Port], inputs: Sequence[Port], offsets: Sequence[int], passed: Sequence[Port]
+) -> str:
     """Return the instance, its inputs cut from one vector, and what it passes on put side by side in the same order."""
-    links = {"clk": "clk", "rst": "1'b0", "i_enable": "is_enabled", "o_drain": "drain", "o_sum": "sum"}
+    links = {"clk": "clk", "i_enable": "is_enabled", "o_drain": "drain", "o_sum": "sum"}
     for port, offset in zip(inputs, offsets, strict=False):
         links[port.name] = f"now[{offset}+:{port.width}]"
         if port in passed:
@@ -148,13 +155,13 @@ def _uspe_instance(ports: Sequence[Port], inputs: Sequence[Port], offsets: Seque
     lines = [f"      .{port.name}({links[port.name]})" for port in ports]
     absent = [name for name in ("drain", "sum") if f"o_{name}" not in {port.name for port in ports}]
     constant = [f"  assign {name} = 0;  // this PE has no o_{name}\n" for name in absent]
-    return "  uspe dut (\n" + ",\n".join(lines) + "\n  );\n" + "".join(constant)
+    return f"  {name} dut (\n" + ",\n".join(lines) + "\n  );\n" + "".join(constant)
 
 
 def _counts(vectors: ArrayVectors) -> int:
     streams = vectors.streams
     words = (sum(map(len, lanes)) for lanes in (streams.west, streams.north, streams.out))
-    return sum(count << 48 * place for place, count in enumerate((vectors.cycles, vectors.macs, *words)))
+    return sum(count << COUNTER_BITS * place for place, count in enumerate((vectors.cycles, vectors.macs, *words)))
 
 
 def _west_words(words: Any) -> list[int]:
@@ -186,10 +193,16 @@ def _port(ports: Sequence[Port], name: str) -> Port:
     return next(port for port in ports if port.name == name)
 
 
-def _template(name: str) -> str:
-    return (TEMPLATES / name).read_text()
-
-
-def _filled(name: str, constants: Mapping[str, int]) -> str:
+def _benches(top: str, prefix: str, constants: Mapping[str, int]) -> dict[str, str]:
+    """Return the bench of a top module by its file's name."""
     lines = "".join(f"  localparam {constant} = {value};\n" for constant, value in constants.items())
-    return _template(name).replace("  // PARAMETERS\n", lines)
+    text = _template(f"tb_{top}.v", prefix).replace("@NAME@", prefix + top)
+    return {f"tb_{prefix}{top}.v": text.replace("  // PARAMETERS\n", lines)}
+
+
+def _stream_ends(prefix: str) -> dict[str, str]:
+    return {f"tb_{prefix}stream.v": _template("tb_stream.v", prefix)}
+
+
+def _template(name: str, prefix: str) -> str:
+    return (TEMPLATES / name).read_text().replace("@PREFIX@", prefix)

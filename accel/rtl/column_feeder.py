@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import EnableInserter, Module, Mux, Signal
+from amaranth import Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
@@ -17,15 +17,17 @@ from accel.rtl.slots import SlotCounter
 
 
 class ColumnFeeder(wiring.Component):
-    """Runs the groups of one PE column; docs/timing.md rules 1, 3, 8 and 15.
+    """North of a PE column: takes entries from the column's stream and sends them south.
 
-    A token (`i_token.go`) makes the entries of a group start in the next cycle: each for `row_lanes` cycles (OS), or one after
-    the other into the banks (WS). It goes on to the column to the east one cycle later. Columns and groups that hold nothing
-    are fed VOID and take nothing from the stream. `o_entries` and `o_valid_entries` count, along all columns up to this one,
-    what was taken for the slot that is at this column now, and `o_rows` is how many output rows those entries meet.
+    docs/timing.md rules 1, 3, 8 and 15. A token (`i_token.go`) makes the entries of a group start in the next cycle: each for
+    `row_lanes` cycles (OS), or one after the other into the banks (WS). It goes on to the column to the east one cycle later.
+    Columns and groups that hold nothing are fed VOID and take nothing from the stream. `o_entries` and `o_valid_entries` count,
+    along all columns up to this one, what was taken for the slot that is at this column now, and `o_rows` is how many output
+    rows those entries meet.
     """
 
     verilog_name = "column_feeder"
+    reads = ("cols", "adder_latency", "group", "row_lanes", "dataflows", "operand_format")
 
     def __init__(self, parameters: ArrayParameters) -> None:
         self.parameters = parameters
@@ -50,24 +52,25 @@ class ColumnFeeder(wiring.Component):
 
     def elaborate(self, platform: Any) -> Module:
         """Return the stream's buffer, and under `i_enable` the group in hand and its entries."""
-        m, held = Module(), Module()
-        m.submodules.held = EnableInserter(self.i_enable)(held)
+        m, parameters, run = Module(), self.parameters, self.i_run
         entries = self._recoded_entries(m, platform)
-        token, slot = Signal(self.parameters.col_token), SlotCounter(self.parameters)
-        held.submodules.slot = slot
-        held.d.comb += [
+        token = Signal(parameters.col_token)
+        slot = place(m, platform, "slot", SlotCounter(parameters))
+        m.d.comb += [
+            slot.i_enable.eq(self.i_enable),
             slot.i_go.eq(self.i_token.go),
-            slot.i_row_lanes.eq(Mux(self.i_run.is_ws, 1, self.i_run.row_lanes)),
-            slot.i_col_lanes.eq(self.i_run.col_lanes),
-            slot.i_keep.eq(self.i_run.keep),
+            slot.i_row_lanes.eq(parameters.by_dataflow(run, in_ws=1, in_os=run.row_lanes)),
+            slot.i_col_lanes.eq(run.col_lanes),
+            slot.i_keep.eq(run.keep),
         ]
-        with held.If(self.i_token.go):
-            held.d.sync += token.eq(self.i_token)
         passed = Signal.like(token, name="passed")
-        held.d.sync += [passed.eq(self.i_token), passed.cols.rest.eq(self.i_token.cols.rest - (self.i_token.cols.rest != 0))]
-        held.d.comb += self.o_token.eq(passed)
-        self._send_entries(m, held, entries, token, slot)
-        m.d.comb += self.o_busy.eq(slot.o_active | passed.go)
+        with m.If(self.i_enable):
+            with m.If(self.i_token.go):
+                m.d.sync += token.eq(self.i_token)
+            m.d.sync += passed.eq(self.i_token)
+            m.d.sync += passed.cols.rest.eq(self.i_token.cols.rest - (self.i_token.cols.rest != 0))
+        m.d.comb += [self.o_token.eq(passed), self.o_rows.eq(token.rows), self.o_busy.eq(slot.o_active | passed.go)]
+        self._send_entries(m, entries, token, slot)
         return m
 
     def _recoded_entries(self, m: Module, platform: Any) -> Any:
@@ -85,30 +88,32 @@ class ColumnFeeder(wiring.Component):
         ]
         return skid.o
 
-    def _send_entries(self, m: Module, held: Module, entries: Any, token: Any, slot: SlotCounter) -> None:
-        parameters = self.parameters
-        needs, takes, lanes = Signal(), Signal(), Signal.like(token.cols.lanes)
-        fmt = parameters.operand_format
-        past = Signal(parameters.entry_layout, reset_less=True)
-        held.d.comb += [
+    def _send_entries(self, m: Module, entries: Any, token: Any, slot: SlotCounter) -> None:
+        """Take an entry when its first row lane comes, show it for all of them, and count it."""
+        fmt = self.parameters.operand_format
+        needs = Signal()
+        takes = Signal()
+        lanes = Signal.like(token.cols.lanes, name="lanes")
+        past = Signal(self.parameters.entry_layout, reset_less=True)
+        m.d.comb += [
             lanes.eq(token.cols.lanes + (token.cols.rest != 0)),
             needs.eq(slot.o_active & token.is_used & (slot.o_row_lane == 0) & (slot.o_col_lane < lanes)),
         ]
-        with held.If(needs):
-            held.d.comb += self.o_entry.eq(entries.payload)
-        with held.Elif(slot.o_active & (slot.o_row_lane != 0)):
-            held.d.comb += self.o_entry.eq(past)
-        with held.Else():
-            held.d.comb += self.o_entry.operand.as_value().eq(fmt.void)
-        held.d.sync += past.eq(self.o_entry)
+        with m.If(needs):
+            m.d.comb += self.o_entry.eq(entries.payload)
+        with m.Elif(slot.o_active & (slot.o_row_lane != 0)):
+            m.d.comb += self.o_entry.eq(past)
+        with m.Else():
+            m.d.comb += self.o_entry.operand.as_value().eq(fmt.void)
         m.d.comb += [
             self.o_starved.eq(needs & ~entries.valid),
             takes.eq(needs & self.i_enable),
             entries.ready.eq(takes),
         ]
-        m.d.comb += self.o_rows.eq(token.rows)
-        before, valid_before = Signal.like(self.i_entries), Signal.like(self.i_entries)
-        held.d.sync += [before.eq(self.i_entries), valid_before.eq(self.i_valid_entries)]
+        before = Signal.like(self.i_entries, name="before")
+        valid_before = Signal.like(self.i_entries, name="valid_before")
+        with m.If(self.i_enable):
+            m.d.sync += [past.eq(self.o_entry), before.eq(self.i_entries), valid_before.eq(self.i_valid_entries)]
         m.d.comb += [
             self.o_entries.eq(before + needs),
             self.o_valid_entries.eq(valid_before + (needs & ~fmt.is_void(entries.payload.operand))),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from amaranth import unsigned
+from amaranth import Shape, unsigned
 from amaranth.lib import data
 from amaranth.utils import bits_for
 
@@ -17,6 +18,9 @@ from accel.rtl.walker import WALK
 from accel.sparsity import NMPattern
 from accel.units import ceil_div
 
+_REMEDIES = {"group_cycles": "keep", "delay": "keep"}
+"""The parameter to lower where a number is too large for its field; for all others it is `m_chunk`."""
+
 
 def command_layout(parameters: ArrayParameters) -> data.StructLayout:
     """Return the layout of a command: numbers of the run, the two walks, and how far the last tiles reach."""
@@ -27,17 +31,17 @@ def command_layout(parameters: ArrayParameters) -> data.StructLayout:
             "rows": unsigned(COUNT_BITS),
         }
     )
-    return data.StructLayout(
-        {
-            "run": parameters.run_layout,
-            "row_walk": WALK,
-            "col_walk": WALK,
-            "m_full": m_size,
-            "m_last": m_size,
-            "n_last": parameters.cols_layout,
-            "groups_last": unsigned(bits_for(parameters.rows)),
-        }
-    )
+    fields: dict[str, Any] = {
+        "run": parameters.run_layout,
+        "row_walk": WALK,
+        "col_walk": WALK,
+        "m_full": m_size,
+        "m_last": m_size,
+        "n_last": parameters.cols_layout,
+    }
+    if parameters.has_ws:
+        fields["groups_last"] = unsigned(bits_for(parameters.rows))
+    return data.StructLayout(fields)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,14 +73,16 @@ def command_fields(parameters: ArrayParameters, shape: Run) -> dict[str, Any]:
     for walk in (fields["row_walk"], fields["col_walk"]):
         walk |= {"group_cycles": group_cycles, "count": shape.count, "n_tiles": n_tiles}
     run = {
-        "is_ws": shape.dataflow == "WS",
         "row_lanes": shape.row_lanes,
         "col_lanes": col_lanes,
         "keep": keep,
         "is_rounded": shape.is_rounded,
     }
-    n_last = {"lanes": last_cols // parameters.cols, "rest": last_cols % parameters.cols}
-    return {"run": run, "n_last": n_last, **fields}
+    if parameters.has_os and parameters.has_ws:
+        run["is_ws"] = shape.dataflow == "WS"
+    fields |= {"run": run, "n_last": {"lanes": last_cols // parameters.cols, "rest": last_cols % parameters.cols}}
+    _check_widths(command_layout(parameters), fields)
+    return fields
 
 
 def _os_fields(parameters: ArrayParameters, shape: Run) -> dict[str, Any]:
@@ -146,6 +152,27 @@ def _check(parameters: ArrayParameters, shape: Run) -> None:
             problems.append(f"m_chunk must fill at most psum_words ({parameters.psum_words}) with partial sums, not {words}")
     if problems:
         raise ConfigError("\n".join(problems))
+
+
+def _check_widths(layout: data.Layout, fields: dict[str, Any]) -> None:
+    """Refuse numbers with more bits than their fields have: cut off unseen, they would start another run."""
+    problems = [
+        f"{name} must be at most {largest}, not {value}; lower {_REMEDIES.get(name.rpartition('.')[2], 'm_chunk')}"
+        for name, value, largest in _leaves(layout, fields)
+        if value > largest
+    ]
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _leaves(layout: data.Layout, fields: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, int, int]]:
+    """Yield the path of each number in `fields`, the number, and the largest that its field takes."""
+    for key, value in fields.items():
+        shape = layout[key].shape
+        if isinstance(shape, data.Layout):
+            yield from _leaves(shape, value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", int(value), (1 << Shape.cast(shape).width) - 1
 
 
 def _tiles(size: int, tile: int) -> tuple[int, int]:

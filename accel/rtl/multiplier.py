@@ -69,12 +69,13 @@ class Multiplier(wiring.Component):
             m.d.comb += is_nan[index].eq(is_special[index] & form.is_nan(operand))
         m.d.comb += is_void.eq(form.is_void(north))
         invalid = is_special[0] & is_zero[1] | is_zero[0] & is_special[1]
+        sign = west.sign ^ north.sign
         # A carry-in of 1 makes codes of FP16 operands the code of a product, whose significand has its point one place higher.
         exponent = Cat(1, west.exponent) + Cat(form.has_subnormals, north.exponent)
         return {
             "significand": Cat(west.fraction, 1) * Cat(north.fraction, 1),
             "exponent": exponent[1 : 1 + form.operand_exponent_bits + 1],
-            "sign": (west.sign ^ north.sign) & ~is_void,
+            "sign": sign & ~is_void if form.has_subnormals else sign | is_void,
             "special": (is_special[0] | is_special[1]) & ~is_void,
             "nan": (is_nan[0] | is_nan[1] | invalid) & ~is_void,
             "is_zero": is_zero[0] | is_zero[1] | is_void,

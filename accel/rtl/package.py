@@ -18,10 +18,11 @@ try:
 except ImportError:
     raise ConfigError("amaranth must be installed, not found; pip install 'nm-accel[rtl]'") from None
 
+from accel.counters import COUNTERS
 from accel.rtl import datasheet
-from accel.rtl.array import COUNTERS
+from accel.rtl.array import COMMAND_TO_OPERAND_CYCLES, HANDSHAKE_CYCLES, RESULT_TO_OUT_CYCLES
 from accel.rtl.bench import HIERARCHY, TEMPLATES, Example, array_bench, sore_bench, uspe_bench
-from accel.rtl.emit import emit
+from accel.rtl.emit import check_prefix, emit
 from accel.rtl.parameters import COUNTER_BITS, ArrayParameters
 from accel.rtl.pe import Uspe
 from accel.rtl.sore import Sore, SoreParameters
@@ -35,6 +36,9 @@ SCHEMA_VERSION = 1
 Top = Literal["array", "uspe", "sore"]
 TOPS: tuple[Top, ...] = get_args(Top)
 
+PREFIX = "nm_"
+"""Of the names of modules and files, if no other is asked for."""
+
 Show = Callable[[str], None]
 
 
@@ -42,7 +46,8 @@ Show = Callable[[str], None]
 class Design:
     """A top module and all that is said about it."""
 
-    name: str
+    top: Top
+    prefix: str
     arch: Arch
     parameters: ArrayParameters | SoreParameters
     ports: tuple[Port, ...]
@@ -53,17 +58,25 @@ class Design:
     bench: dict[str, str]
     example: Example | None = None
 
+    @property
+    def name(self) -> str:
+        """Of the top module, and of the files that are named after it."""
+        return self.prefix + self.top
 
-def write_package(arch: Arch, top: Top, folder: Path, *, force: bool = False, show: Show = lambda stage: None) -> list[str]:
+
+def write_package(
+    arch: Arch, top: Top, folder: Path, *, prefix: str = PREFIX, force: bool = False, show: Show = lambda stage: None
+) -> list[str]:
     """Write the package of `top` for `arch` into `folder` and return the paths in it; `show` is told what is going on.
 
-    A folder that is not empty is refused. With `force` the files of the package are written over it; those that an earlier
-    package of the same top module had and this one has not are deleted, and nothing else is touched.
+    `prefix` begins the name of every module: two packages with different ones fit into one project. A folder that is not empty
+    is refused. With `force` the files of the package are written over it; those that an earlier package of the same top module
+    had and this one has not are deleted, and nothing else is touched.
     """
     _check_folder(folder, force)
-    files = package(arch, top, show)
+    files = package(arch, top, prefix, show)
     show("writing files")
-    side_file = folder / f"{_DESIGNS[top].name}.json"
+    side_file = folder / f"{prefix}{top}.json"
     for stale in _listed_files(side_file) - set(files):
         (folder / stale).unlink(missing_ok=True)
     for path, text in files.items():
@@ -75,10 +88,11 @@ def write_package(arch: Arch, top: Top, folder: Path, *, force: bool = False, sh
     return list(files)
 
 
-def package(arch: Arch, top: Top, show: Show = lambda stage: None) -> dict[str, str]:
+def package(arch: Arch, top: Top, prefix: str = PREFIX, show: Show = lambda stage: None) -> dict[str, str]:
     """Return the files of the package of `top` for `arch` by their path; equal arguments give equal bytes."""
+    check_prefix(prefix)
     try:
-        design = _DESIGNS[top].design(arch, show)
+        design = _DESIGNS[top](arch, prefix, show)
     except ConfigError as error:  # of parameters: one line for each problem
         raise ConfigError(f"{arch.name}: " + "; ".join(str(error).split("\n"))) from None
     name, clock_mhz = design.name, arch.clock_hz / 1e6
@@ -87,52 +101,48 @@ def package(arch: Arch, top: Top, show: Show = lambda stage: None) -> dict[str, 
     files |= {f"tb/{file}": text for file, text in design.bench.items()}
     files["tb/Makefile"] = _makefile(design, sources, bench)
     files["lint/waivers.vlt"] = WAIVERS.read_text()
-    files[f"constraints/{name}.xdc"] = (
-        f"# One clock, and nothing crosses to another.\ncreate_clock -name {design.clock} -period {1e3 / clock_mhz:.3f} "
-        f"[get_ports {design.clock}]\n"
+    files[f"constraints/{name}_ooc.xdc"] = (
+        f"# Only where {name} is the top module or is synthesised out of context (USED_IN out_of_context): inside a design,\n"
+        f"# the design constrains its own clock. One clock, and nothing crosses to another.\n"
+        f"create_clock -name {design.clock} -period {1e3 / clock_mhz:.3f} [get_ports {design.clock}]\n"
     )
     files[f"constraints/{name}.lpf"] = (
         f'# One clock, and nothing crosses to another.\nFREQUENCY PORT "{design.clock}" {clock_mhz:.3f} MHZ;\n'
     )
-    files[f"{name}.core"] = datasheet.core_file(name, sources, list(design.bench), version("nm-accel"))
+    files[f"{name}.core"] = datasheet.core_file(design, sources, version("nm-accel"))
     files["README.md"] = datasheet.readme(design)
     files[f"{name}.json"] = _side_file(design, sources, sorted([*files, f"{name}.json"]))
     return files
 
 
-@dataclass(frozen=True)
-class _Kind:
-    name: str
-    design: Callable[[Arch, Show], Design]
-
-
-def _array(arch: Arch, show: Show) -> Design:
+def _array(arch: Arch, prefix: str, show: Show) -> Design:
     parameters = ArrayParameters.of(arch)
     show(f"elaborating {arch.pes:,} PEs")
-    verilog = emit(NmArray(parameters))
-    bench, example = array_bench(parameters, show)
+    verilog = emit(NmArray(parameters), prefix)
+    bench, example = array_bench(parameters, prefix, show)
     latencies = {
-        "command_to_first_operand": 3,
+        "command_to_first_operand": COMMAND_TO_OPERAND_CYCLES,
         "operands_to_product": parameters.multiplier_latency,
         "product_to_sum": parameters.adder_latency,
-        "visible_result_to_out_valid": 1,
-        "run_cycles_to_command_ready": 4,
+        "visible_result_to_out_valid": RESULT_TO_OUT_CYCLES,
+        "run_cycles_to_command_ready": HANDSHAKE_CYCLES,
     }
-    return Design("nm_array", arch, parameters, array_ports(parameters), "aclk", latencies, verilog, bench, example)
+    return Design("array", prefix, arch, parameters, array_ports(parameters), "aclk", latencies, verilog, bench, example)
 
 
-def _sore(arch: Arch, show: Show) -> Design:
+def _sore(arch: Arch, prefix: str, show: Show) -> Design:
     parameters = SoreParameters(arch.group)
     show("elaborating")
-    verilog = emit(SoreTop(parameters))
+    verilog = emit(SoreTop(parameters), prefix)
     latencies = {"group_to_entries_valid": Sore.LATENCY}
-    return Design("sore", arch, parameters, sore_ports(parameters), "aclk", latencies, verilog, sore_bench(parameters))
+    bench = sore_bench(parameters, prefix)
+    return Design("sore", prefix, arch, parameters, sore_ports(parameters), "aclk", latencies, verilog, bench)
 
 
-def _uspe(arch: Arch, show: Show) -> Design:
+def _uspe(arch: Arch, prefix: str, show: Show) -> Design:
     parameters = ArrayParameters.of(arch)
     show("elaborating")
-    verilog = emit(Uspe(parameters))
+    verilog = emit(Uspe(parameters), prefix)
     to_sum = parameters.multiplier_latency + parameters.adder_latency
     latencies = {
         "operands_to_product": parameters.multiplier_latency,
@@ -141,10 +151,11 @@ def _uspe(arch: Arch, show: Show) -> Design:
         "operands_to_capture": to_sum - 1,
         "operands_to_drain": to_sum + parameters.adder_latency + 1,
     }
-    return Design("uspe", arch, parameters, uspe_ports(parameters), "clk", latencies, verilog, uspe_bench(parameters))
+    bench = uspe_bench(parameters, prefix)
+    return Design("uspe", prefix, arch, parameters, uspe_ports(parameters), "clk", latencies, verilog, bench)
 
 
-_DESIGNS: dict[str, _Kind] = {"array": _Kind("nm_array", _array), "uspe": _Kind("uspe", _uspe), "sore": _Kind("sore", _sore)}
+_DESIGNS: dict[Top, Callable[[Arch, str, Show], Design]] = {"array": _array, "uspe": _uspe, "sore": _sore}
 
 
 def _makefile(design: Design, sources: list[str], bench: list[str]) -> str:
@@ -179,7 +190,7 @@ def _side_file(design: Design, sources: list[str], files: list[str]) -> str:
         "ports": [_port(port) for port in design.ports],
         "counters": counters if is_array else [],
         "latencies_cycles": design.latencies,
-        "stream_orders": datasheet.STREAM_ORDERS if is_array else {},
+        "stream_orders": datasheet.stream_orders(design.arch.dataflows) if is_array else {},
         "bench": {"seed": SEED, "runs": design.example.described if design.example else None},
         "arch": design.arch.model_dump(mode="json"),
         "files": files,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
-from amaranth import Shape, unsigned
+from amaranth import Mux, Shape, unsigned
 from amaranth.lib import data
 from amaranth.utils import bits_for
 
@@ -54,6 +55,8 @@ class ArrayParameters:
             for name in ("group", "psum_words")
             if getattr(self, name) & (getattr(self, name) - 1)
         ]
+        if self.drain_lanes > 1 and "OS" not in self.dataflows:
+            problems.append(f"drain_lanes must be 1 without the dataflow OS, not {self.drain_lanes}")
         if self.drain_lanes > self.rows:
             problems.append(f"drain_lanes must be at most rows ({self.rows}), not {self.drain_lanes}")
         if not self.row_lanes or any(lanes < 1 or self.adder_latency % lanes for lanes in self.row_lanes):
@@ -66,7 +69,6 @@ class ArrayParameters:
     @classmethod
     def of(cls, arch: Arch) -> ArrayParameters:
         """Return the array of `arch`; its psum buffers hold what half the output buffer holds."""
-        words = arch.output_buffer_bytes // 2 // 4 // arch.array_cols
         return cls(
             rows=arch.array_rows,
             cols=arch.array_cols,
@@ -75,8 +77,8 @@ class ArrayParameters:
             group=arch.group,
             row_lanes=arch.row_lanes,
             dataflows=arch.dataflows,
-            drain_lanes=arch.drain_lanes,
-            psum_words=1 << max(words.bit_length() - 1, 0),
+            drain_lanes=arch.drain_lanes if "OS" in arch.dataflows else 1,
+            psum_words=arch.psum_words,
         )
 
     @property
@@ -143,14 +145,20 @@ class ArrayParameters:
     def run_layout(self) -> data.StructLayout:
         """What stays the same throughout a run and every component sees."""
         return data.StructLayout(
-            {
-                "is_ws": unsigned(1),
+            ({"is_ws": unsigned(1)} if self.has_os and self.has_ws else {})
+            | {
                 "row_lanes": _count(self.max_row_lanes),
                 "col_lanes": _count(self.max_col_lanes),
                 "keep": _count(self.group),
                 "is_rounded": unsigned(1),
             }
         )
+
+    def by_dataflow(self, run: Any, *, in_ws: Any, in_os: Any) -> Any:
+        """Return the value for the dataflow of `run` (of `run_layout`): chosen in hardware only if both are built."""
+        if self.has_os and self.has_ws:
+            return Mux(run.is_ws, in_ws, in_os)
+        return in_ws if self.has_ws else in_os
 
     @cached_property
     def cols_layout(self) -> data.StructLayout:

@@ -9,23 +9,26 @@ from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.rtl.adder import Adder
+from accel.rtl.emit import embed, named_ports
 from accel.rtl.multiplier import Multiplier
 from accel.rtl.parameters import ArrayParameters
 
 
 class Uspe(wiring.Component):
-    """One PE; docs/timing.md rules 1 to 5, 9 and 15.
+    """A processing element: selects, multiplies, and adds to sums that rotate through its adder.
 
-    Every input is taken into a register, and that register is what the neighbour to the east or south sees. Control comes from
-    the west at the time it is needed: with operands at the ports in cycle t, `i_first` (the product starts a sum) comes at
-    t + multiplier_latency - 1 and `i_capture` (the sum has ended) at t + multiplier_latency + adder_latency - 1. All registers
-    hold while `i_enable` is low. Only `o_sum`, on its way south in WS, has no register of the receiving PE behind it.
+    docs/timing.md rules 1 to 5, 9 and 15. Every input is taken into a register, and that register is what the neighbour to the
+    east or south sees. Control comes from the west at the time it is needed: with operands at the ports in cycle t, `i_first`
+    (the product starts a sum) comes at t + multiplier_latency - 1 and `i_capture` (the sum has ended) at t + multiplier_latency
+    + adder_latency - 1. All registers hold while `i_enable` is low. Only `o_sum`, on its way south in WS, has no register of
+    the receiving PE behind it.
 
     Ports: west to east a group of operands and control, north to south an entry, the sum (WS) and the drain chains (OS):
     `drain` is the chain to which this row belongs, `pass` the others. `eastward` names what moves from west to east.
     """
 
     verilog_name = "uspe"
+    reads = ("adder_latency", "multiplier_latency", "group", "row_lanes", "dataflows", "drain_lanes", "operand_format")
 
     def __init__(self, parameters: ArrayParameters) -> None:
         self.parameters = parameters
@@ -69,9 +72,10 @@ class Uspe(wiring.Component):
         parameters = self.parameters
         if not parameters.has_ws:
             return self.o_entry
-        banks = memory.Memory(shape=parameters.entry_layout, depth=1 << parameters.bank_address_bits, init=[])
-        m.submodules.banks = banks
-        write, read = banks.write_port(), banks.read_port(domain="comb")
+        m.submodules.banks = banks = memory.Memory(
+            shape=parameters.entry_layout, depth=1 << parameters.bank_address_bits, init=[]
+        )
+        write, read = named_ports("banks", banks.write_port(), banks.read_port(domain="comb"))
         m.d.comb += [
             write.en.eq(self.o_write),
             write.addr.eq(self.o_write_address),
@@ -80,7 +84,7 @@ class Uspe(wiring.Component):
         ]
         if not parameters.has_os:
             return read.data
-        entry = Signal(parameters.entry_layout)
+        entry = Signal(parameters.entry_layout, name="entry_in_use")
         m.d.comb += entry.eq(Mux(self.i_is_ws, read.data, self.o_entry))
         return entry
 
@@ -88,16 +92,21 @@ class Uspe(wiring.Component):
         """Return the product, `multiplier_latency - 1` registers after the input registers."""
         parameters = self.parameters
         operand = parameters.operand_format.operand_layout
-        element, weight = Signal(operand), Signal(operand)
-        m.d.comb += element.eq(self.o_words[entry.index] if parameters.group > 1 else self.o_words[0])
+        element = Signal(operand)
+        weight = Signal(operand)
         m.d.comb += weight.eq(entry.operand)
+        m.d.comb += element.eq(self.o_words[0])
+        with m.Switch(entry.index):
+            for number in range(1, parameters.group):
+                with m.Case(number):
+                    m.d.comb += element.eq(self.o_words[number])
         registers = parameters.multiplier_latency - 1
         if registers > 1 and (parameters.group > 1 or parameters.has_ws):
             selected = [Signal(operand, name=name, reset_less=True) for name in ("element_selected", "weight_selected")]
             m.d.sync += [selected[0].eq(element), selected[1].eq(weight)]
             element, weight = selected
             registers -= 1
-        m.submodules.multiplier = multiplier = Multiplier(parameters.operand_format, registers)
+        multiplier = embed(m, "multiplier", Multiplier(parameters.operand_format, registers))
         m.d.comb += [multiplier.i_west.eq(element), multiplier.i_north.eq(weight)]
         return multiplier.o_product
 
@@ -105,7 +114,7 @@ class Uspe(wiring.Component):
         """Return the sum at the adder's output, which is the start of the lane's next step unless that one is a first."""
         parameters = self.parameters
         partial = parameters.operand_format.partial_layout
-        m.submodules.adder = adder = Adder(parameters.operand_format, parameters.adder_latency)
+        adder = embed(m, "adder", Adder(parameters.operand_format, parameters.adder_latency))
         start = Signal(partial)
         if parameters.has_ws:
             m.d.comb += self.o_sum.eq(adder.o_sum)
@@ -115,7 +124,7 @@ class Uspe(wiring.Component):
 
     def _drain(self, m: Module, total: Any) -> None:
         """Shift the chain in every cycle, taking the sum that ends or what comes from the north."""
-        chain = Signal(self.parameters.operand_format.partial_layout)
+        chain = Signal(self.parameters.operand_format.partial_layout, name="drain_in")
         m.d.comb += chain.eq(Mux(self.o_capture, total, self.i_drain))
         for number in range(self.parameters.adder_latency + 1):
             register = Signal.like(chain, name=f"drain_{number}", reset_less=True)

@@ -52,7 +52,9 @@ class _Driver:
             start += (1 + number) * lanes
         end = start + self.parameters.multiplier_latency + 2 * lanes
         for cycle in range(begin, end):
-            self._at(cycle)["drain"] = int(self.rng.integers(0, 1 << self.parameters.operand_format.partial_layout.size))
+            self._at(cycle)["drain"] = self._random_partials(1)
+            if self.parameters.drain_lanes > 1:
+                self._at(cycle)["pass"] = self._random_partials(self.parameters.drain_lanes - 1)
             self.drain[cycle + lanes + 1] = captured.get(cycle, self._at(cycle)["drain"])
         self._at(end + lanes + 1)
 
@@ -126,6 +128,12 @@ class _Driver:
     def _at(self, cycle: int) -> dict[str, int]:
         self.inputs.extend({} for _ in range(cycle + 1 - len(self.inputs)))
         return self.inputs[cycle]
+
+    def _random_partials(self, count: int) -> int:
+        """Return any bits of `count` partial sums side by side."""
+        bits_of_one = self.parameters.operand_format.partial_layout.size
+        words = self.rng.integers(0, 1 << bits_of_one, count)
+        return sum(int(word) << number * bits_of_one for number, word in enumerate(words))
 
     def _words(self, words: Float16s) -> int:
         form = self.parameters.operand_format

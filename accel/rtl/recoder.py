@@ -12,12 +12,14 @@ from accel.rtl.floats import OperandFormat
 
 
 class Recoder(wiring.Component):
-    """Recodes one word: `operand_format.recode` in hardware. Combinational.
+    """Recodes a 16-bit word of a stream as an operand of the array. Combinational.
 
-    It stands once at each edge lane of the array, so that no PE ever sees a subnormal number or a word to be skipped.
+    What it does is `operand_format.recode`. It stands once at each edge lane of the array, so that no PE ever sees a subnormal
+    number or a word to be skipped.
     """
 
     verilog_name = "recoder"
+    reads = ("name",)
 
     def __init__(self, operand_format: OperandFormat) -> None:
         self.operand_format = operand_format
@@ -42,7 +44,8 @@ class Recoder(wiring.Component):
             special = Mux(fraction == 0, form.infinity, form.nan)
             m.d.comb += Cat(operand.fraction, operand.exponent).eq(special)
         with m.Else():
-            m.d.comb += [operand.fraction.eq(fraction), operand.exponent.eq(exponent + (form.operand_bias - form.bias))]
+            offset = form.operand_bias - form.bias
+            m.d.comb += [operand.fraction.eq(fraction), operand.exponent.eq(exponent + offset if offset else exponent)]
         with m.If(~self.i_valid):
             m.d.comb += operand.eq(form.void)
         return m
@@ -51,7 +54,8 @@ class Recoder(wiring.Component):
         """Drive the operand of a subnormal number from the position of its leading one."""
         form = self.operand_format
         lowest = form.operand_bias - form.bias + 1 - form.fraction_bits
-        exponent, shifted = Signal(form.operand_exponent_bits), Signal(form.fraction_bits)
+        exponent = Signal(form.operand_exponent_bits)
+        shifted = Signal(form.fraction_bits)
         for position in range(form.fraction_bits):
             with m.If(fraction[position]):
                 m.d.comb += [exponent.eq(position + lowest), shifted.eq(fraction << form.fraction_bits - position)]

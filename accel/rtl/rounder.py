@@ -19,6 +19,7 @@ class Rounder(wiring.Component):
     """
 
     verilog_name = "rounder"
+    reads = ("name",)
 
     def __init__(self, operand_format: OperandFormat) -> None:
         self.operand_format = operand_format
@@ -33,13 +34,15 @@ class Rounder(wiring.Component):
         """Return both results side by side."""
         m = Module()
         form, partial = self.operand_format, self.i_partial
-        is_special, is_zero = Signal(), Signal()
+        is_special = Signal()
+        is_zero = Signal()
         m.d.comb += [is_special.eq(form.is_partial_special(partial)), is_zero.eq(form.is_partial_zero(partial))]
         exponent = Signal(8)
         with m.If(is_special):
             m.d.comb += exponent.eq(255)
         with m.Elif(~is_zero):
-            m.d.comb += exponent.eq(partial.exponent + (127 - form.partial_bias))
+            offset = 127 - form.partial_bias
+            m.d.comb += exponent.eq(partial.exponent + offset if offset else partial.exponent)
         m.d.comb += self.o_float32.eq(Cat(partial.fraction, exponent, partial.sign))
         magnitude = Signal(15)
         if form.has_subnormals:
@@ -65,7 +68,8 @@ class Rounder(wiring.Component):
         least = form.partial_bias + 1 - form.bias  # codes of the least and the largest exponent of a normal result
         largest = form.partial_bias + form.bias
         cut = PARTIAL_FRACTION_BITS - form.fraction_bits
-        gap, shift = Signal(8), Signal(range(form.fraction_bits + 3))
+        gap = Signal(8)
+        shift = Signal(range(form.fraction_bits + 3))
         m.d.comb += gap.eq(least - partial.exponent)
         is_subnormal = partial.exponent < least
         with m.If(is_subnormal):  # beyond the fraction and the guard bit only "not zero" is left
@@ -74,7 +78,7 @@ class Rounder(wiring.Component):
         m.d.comb += shifted.eq(Cat(Const(0, form.fraction_bits + 2), partial.fraction, ~is_zero) >> shift)
         cut += form.fraction_bits + 2
         kept, guard, sticky = shifted[cut:], shifted[cut - 1], shifted[: cut - 1].any()
-        exponent = Signal(form.exponent_bits)
+        exponent = Signal(form.exponent_bits, name="exponent_below_one")
         with m.If(~is_subnormal):  # one less than its code, because the significand's leading one adds one
             m.d.comb += exponent.eq(partial.exponent - least)
         with m.If(partial.exponent > largest):

@@ -76,10 +76,11 @@ def sore_model(values: NDArray[np.uint16], mask: NDArray[np.bool_], keep: NDArra
 
 
 class Sore(Component):
-    """The selector: one group a cycle, in the order of `accel.golden.prune`.
+    """The selector: keeps the largest magnitudes of a group, one group a cycle.
 
-    Elements are ranked by their 15 magnitude bits as an unsigned integer, of equals the lower index first; the first `keep` of
-    them become the entries, ascending in index. Padding never does. The slots after the entries are all zero.
+    The order is that of `accel.golden.prune`. Elements are ranked by their 15 magnitude bits as an unsigned integer, of equals
+    the lower index first; the first `keep` of them become the entries, ascending in index. Padding never does. The slots after
+    the entries are all zero.
 
     Latency: 4 cycles from the transfer in to the first cycle of `o.valid`, while `o` does not stall. Throughput: one group a
     cycle. A stall holds the whole pipeline; neither stream has a combinational path to the other.

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from accel.errors import ConfigError
 from accel.golden.feed import ArrayForm, RunShape, Tile, os_tiles, ws_tiles
 from accel.golden.gemm import gemm
-from accel.golden.numeric import Float16s, bits, to_fp16
+from accel.golden.numeric import ANY_NAN, Operands, arithmetic_of, bits
 from accel.golden.prune import Entries, split_groups
 from accel.rtl.command import Run
 from accel.rtl.parameters import ArrayParameters
@@ -55,15 +56,18 @@ def array_form(parameters: ArrayParameters, row_lanes: int) -> ArrayForm:
     )
 
 
-def stimulus(parameters: ArrayParameters, run: Run, lhs: Float16s, rhs: Sequence[Entries]) -> Stimulus:
-    """Return the streams of `run` on operands as `accel.golden.array.run_os` takes them."""
+def stimulus(parameters: ArrayParameters, run: Run, lhs: Operands, rhs: Sequence[Entries]) -> Stimulus:
+    """Return the streams of `run` on operands of the array's format, as `accel.golden.array.run_os` takes them."""
+    arithmetic, built = arithmetic_of(lhs, *(side.values for side in rhs)), parameters.operand_format.name
+    if arithmetic.name != built:
+        raise ConfigError(f"operands must be {built}, as the array is built, not {arithmetic.name}")
     form, shape = array_form(parameters, run.row_lanes), RunShape.of(lhs, rhs)
     words = bits(split_groups(lhs, rhs[0].k_taps, shape.group))
     padding = parameters.group - shape.group
-    words = np.pad(words, [(0, 0), (0, 0), (0, 0), (0, padding)], constant_values=0xFFFF)  # NaN where nothing may look
+    words = np.pad(words, [(0, 0), (0, 0), (0, 0), (0, padding)], constant_values=ANY_NAN)  # where nothing may look
     entries = np.stack([np.stack([bits(side.values), side.index, side.valid], axis=-1) for side in rhs]).astype(np.uint32)
     out = np.stack([gemm(left, right) for left, right in zip(lhs, rhs, strict=True)])
-    results = (bits(to_fp16(out)) if run.is_rounded else bits(out)).astype(np.uint32)
+    results = bits(arithmetic.rounded(out) if run.is_rounded else out).astype(np.uint32)
     streams = _Streams(form, words, entries, results)
     if run.dataflow == "OS":
         for tile in os_tiles(form, shape):

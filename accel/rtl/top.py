@@ -13,7 +13,8 @@ from amaranth import ClockDomain, Module, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.rtl.array import COUNTERS, SystolicArray
+from accel.counters import COUNTERS
+from accel.rtl.array import SystolicArray
 from accel.rtl.command import command_layout
 from accel.rtl.emit import place
 from accel.rtl.parameters import COUNTER_BITS, ArrayParameters
@@ -58,38 +59,46 @@ CLOCK_AND_RESET = (
     Port("aresetn", "in", 1, "reset, active low, synchronous: one rising edge with it low is enough"),
 )
 
-_WALK_MEANINGS = {
+_Meaning = str | tuple[str, str]
+"""The same in both dataflows, or one for OS and one for WS."""
+
+_WALK_MEANINGS: dict[str, _Meaning] = {
     "group_cycles": "cycles of a group: keep * adder_latency",
-    "delay": "cycles before the first group",
+    "delay": ("0", "cycles before the first group"),
     "count": "equal products, one after the other",
-    "m_tiles": "tiles (OS) or chunks (WS) along output rows",
+    "m_tiles": ("tiles along output rows", "chunks along output rows"),
     "n_tiles": "tiles along output columns",
-    "k_tiles": "tiles along k; 1 in OS",
+    "k_tiles": ("1", "tiles along k"),
     "tokens_full": "groups of a tile, all but the last along output rows",
     "tokens_last": "groups of the last tile along output rows",
-    "gap_full": "cycles without a group after (OS: before) a tile, all but the last along output rows",
+    "gap_full": (
+        "cycles without a group before a tile, all but the last along output rows",
+        "cycles without a group after a tile, all but the last along output rows",
+    ),
     "gap_last": "the same of the last tile along output rows",
-    "is_gap_of_next": "1: the gap belongs to the tile that follows (OS); 0: to the one that ended (WS)",
+    "is_gap_of_next": ("1: the gap belongs to the tile that follows", "0: the gap belongs to the tile that ended"),
 }
-_SIZE_MEANINGS = {
-    "lanes": "output rows that each PE row has (OS), or that the last stream element has (WS)",
-    "rest": "PE rows that have one output row more (OS); 0 in WS",
+_SIZE_MEANINGS: dict[str, _Meaning] = {
+    "lanes": ("output rows that each PE row has", "output rows that the last stream element has"),
+    "rest": ("PE rows that have one output row more", "0"),
     "rows": "output rows",
 }
-_COMMAND_MEANINGS = {
+_RUN_MEANINGS = {
     "run.is_ws": "0: OS, sums stay in the PEs; 1: WS, the north operand stays",
     "run.row_lanes": "a: lanes of a PE along output rows",
     "run.col_lanes": "b: lanes of a PE along output columns, adder_latency / a",
     "run.keep": "entries of a group",
     "run.is_rounded": "0: results leave as FP32; 1: rounded to FP16 in bits 15:0, bits 31:16 zero",
-    **{f"row_walk.{name}": f"row feeders: {meaning}" for name, meaning in _WALK_MEANINGS.items()},
-    **{f"col_walk.{name}": f"column feeders: {meaning}" for name, meaning in _WALK_MEANINGS.items()},
-    **{f"m_full.{name}": f"all tiles along output rows but the last: {text}" for name, text in _SIZE_MEANINGS.items()},
-    **{f"m_last.{name}": f"the last tile along output rows: {text}" for name, text in _SIZE_MEANINGS.items()},
     "n_last.lanes": "the last tile along output columns: columns that each PE column has",
     "n_last.rest": "the last tile along output columns: PE columns that have one more",
-    "groups_last": "groups of k in the last tile along k (WS); 0 in OS",
 }
+_GROUPED_MEANINGS = (
+    ("row_walk", "row feeders", _WALK_MEANINGS),
+    ("col_walk", "column feeders", _WALK_MEANINGS),
+    ("m_full", "all tiles along output rows but the last", _SIZE_MEANINGS),
+    ("m_last", "the last tile along output rows", _SIZE_MEANINGS),
+    ("groups_last", "", {"": ("0", "groups of k in the last tile along k")}),
+)
 _ENTRY_MEANINGS = {
     "value": "FP16",
     "index": "where in its group the element stands",
@@ -97,10 +106,26 @@ _ENTRY_MEANINGS = {
 }
 
 
+def _command_meanings(parameters: ArrayParameters) -> dict[str, str]:
+    """Return what the fields of a command mean in the dataflows that are built."""
+    meanings = dict(_RUN_MEANINGS)
+    for group, what, of_fields in _GROUPED_MEANINGS:
+        for name, meaning in of_fields.items():
+            text = meaning if isinstance(meaning, str) else _by_dataflow(*meaning, parameters)
+            meanings[f"{group}.{name}".rstrip(".")] = f"{what}: {text}".removeprefix(": ")
+    return meanings
+
+
+def _by_dataflow(in_os: str, in_ws: str, parameters: ArrayParameters) -> str:
+    if parameters.has_os and parameters.has_ws:
+        return f"OS: {in_os}; WS: {in_ws}"
+    return in_os if parameters.has_os else in_ws
+
+
 def array_ports(parameters: ArrayParameters) -> tuple[Port, ...]:
     """Return the ports of `NmArray`."""
     rows, cols, chains = parameters.rows, parameters.cols, parameters.cols * parameters.drain_lanes
-    command = _fields(command_layout(parameters), _COMMAND_MEANINGS)
+    command = _fields(command_layout(parameters), _command_meanings(parameters))
     group = (Field("word", 0, 16, "FP16 element", parameters.group),)
     entry = _fields(parameters.north_layout, _ENTRY_MEANINGS)
     result = (Field("result", 0, 32, "FP32, or FP16 in bits 15:0"),)
@@ -109,7 +134,13 @@ def array_ports(parameters: ArrayParameters) -> tuple[Port, ...]:
     counters = [Port(f"count_{name}", "out", COUNTER_BITS, meaning) for name, meaning in COUNTERS.items()]
     return (
         *CLOCK_AND_RESET,
-        *_stream("s_command", "in", 1, command, "the next run; taken when the run before has sent its last result"),
+        *_stream(
+            "s_command",
+            "in",
+            1,
+            command,
+            "the next run; taken when the run before has put its last result into the output buffers",
+        ),
         *_stream("s_west", "in", rows, group, "lane r: groups of the west operand for PE row r"),
         *_stream("s_north", "in", cols, entry, "lane c: entries of the north operand for PE column c"),
         *_stream("m_out", "out", chains, result, out_meaning),
@@ -168,8 +199,7 @@ def uspe_ports(parameters: ArrayParameters) -> tuple[Port, ...]:
         "sum": _fields(form.partial_layout, _PARTS),
     }
     ports = [
-        Port("clk", "in", 1, "clock, rising edge"),
-        Port("rst", "in", 1, "not used: no register of a PE needs a reset"),
+        Port("clk", "in", 1, "clock, rising edge; there is no reset, because no register needs one"),
     ]
     for name, signal, is_input in _wires(Uspe(parameters)):
         plain = name[2:]
@@ -178,14 +208,14 @@ def uspe_ports(parameters: ArrayParameters) -> tuple[Port, ...]:
 
 
 class NmArray(wiring.Component):
-    """The array with flat ports: streams of one side stand side by side in vectors, lane 0 in the lowest bits.
+    """The array of processing elements with flat ports: streams of a side stand side by side, lane 0 in the lowest bits.
 
     `aclk` is the only clock, `aresetn` the synchronous reset, active low. After one rising edge in reset every `m_out_valid` is
     low, `s_command_ready`, `s_west_ready` and `s_north_ready` are high and the counters are 0. The data of a
     lane is in whole bytes.
     """
 
-    verilog_name = "nm_array"
+    verilog_name = "array"
 
     def __init__(self, parameters: ArrayParameters) -> None:
         self.parameters = parameters
@@ -205,7 +235,10 @@ class NmArray(wiring.Component):
 
 
 class SoreTop(wiring.Component):
-    """SORE with flat ports; clock and reset as those of `nm_array`. A slot has the layout of a lane of `s_north_data`."""
+    """The pruning unit with flat ports: its entries are laid out as the lanes of the array's north streams.
+
+    Clock and reset are as those of `NmArray`.
+    """
 
     verilog_name = "sore"
 

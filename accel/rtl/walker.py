@@ -29,11 +29,12 @@ WALK = data.StructLayout(
 
 
 class Walker(wiring.Component):
-    """Emits the tokens of a run's tiles, one every `group_cycles`; docs/timing.md rules 7, 11, 13 and 17.
+    """Walks through the tiles of a run: says when each group of each tile starts, one every `group_cycles`.
 
-    Tiles run product by product, then along m, n and k, the last the fastest. The first token comes `delay` + 1 cycles after
-    `i_go`. After the last token's cycles come the gap's: that of the tile which has ended (WS), or of the one that follows
-    (OS, `is_gap_of_next`). With `o_go`, the other outputs say which token and which tile it is; `o_bank` changes with the tile.
+    docs/timing.md rules 7, 11, 13 and 17. Tiles run product by product, then along m, n and k, the last the fastest. The first
+    token comes `delay` + 1 cycles after `i_go`. After the last token's cycles come the gap's: that of the tile which has ended
+    (WS), or of the one that follows (OS, `is_gap_of_next`). With `o_go`, the other outputs say which token and which tile it
+    is; `o_bank` changes with the tile.
     """
 
     verilog_name = "walker"
@@ -48,8 +49,13 @@ class Walker(wiring.Component):
         """Return counters that count down to 1, loops inside loops."""
         m, walk = Module(), self.i_walk
         counters = {name: Signal(COUNT_BITS, name=f"{name}_left") for name in ("count", "m_tiles", "n_tiles", "k_tiles")}
-        wait, slot, token, bank = Signal(COUNT_BITS), Signal(16), Signal(COUNT_BITS), Signal()
-        is_running, ends_tile, is_last_m_next = Signal(), Signal(), Signal()
+        wait = Signal(COUNT_BITS)
+        slot = Signal(16)
+        token = Signal(COUNT_BITS)
+        bank = Signal()
+        is_running = Signal()
+        ends_tile = Signal()
+        is_last_m_next = Signal()
         is_last = {name: counter == 1 for name, counter in counters.items()}
         tokens = Mux(is_last["m_tiles"], walk.tokens_last, walk.tokens_full)
         gap = Mux(Mux(walk.is_gap_of_next, is_last_m_next, is_last["m_tiles"]), walk.gap_last, walk.gap_full)

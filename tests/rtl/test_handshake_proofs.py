@@ -71,6 +71,7 @@ class SlotRules(Elaboratable):
             *(Assume((limit >= 1) & (limit <= 4)) for limit in limits),
             # A token comes while the counter is idle or in a group's last slot.
             Assume(~self.go | ~dut.o_active | (slot == cycles - 1)),
+            dut.i_enable.eq(1),
             Cat(dut.i_row_lanes, dut.i_col_lanes, dut.i_keep, dut.i_go).eq(Cat(*limits, self.go)),
         ]
         m.d.sync += slot.eq(Mux(dut.o_active & (slot != cycles - 1), slot + 1, 0))

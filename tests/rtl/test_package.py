@@ -24,7 +24,9 @@ SMALL = preset("test").replace(name="small", array_rows=2, array_cols=3, group=2
 DEEP = preset("edge-kv260").replace(name="deep", array_rows=3, array_cols=2)
 LEAST = SMALL.replace(name="least", array_rows=1, array_cols=1, group=1, drain_lanes=1, row_lanes=(2,), dataflows=("OS",))
 
-NAMES = {"array": "nm_array", "uspe": "uspe", "sore": "sore"}
+WS_ONLY = SMALL.replace(name="ws_only", group=4, dataflows=("WS",))
+
+NAMES = {"array": "nm_array", "uspe": "nm_uspe", "sore": "nm_sore"}
 HAS_ICARUS = shutil.which("iverilog") is not None
 needs_icarus = pytest.mark.skipif(not HAS_ICARUS, reason="Icarus Verilog is not installed")
 
@@ -36,7 +38,7 @@ def files():
 
 @pytest.fixture(scope="module")
 def arrays(files):
-    return {"small": files["array"]} | {arch.name: package(arch, "array") for arch in (DEEP, LEAST)}
+    return {"small": files["array"]} | {arch.name: package(arch, "array") for arch in (DEEP, LEAST, WS_ONLY)}
 
 
 def run_bench(folder, target, files):
@@ -57,7 +59,7 @@ def write(folder, files):
 
 
 @needs_icarus
-@pytest.mark.parametrize("name", ["deep", "least"])
+@pytest.mark.parametrize("name", ["deep", "least", "ws_only"])
 def test_the_bench_of_another_form_passes(arrays, name, tmp_path):
     process = run_bench(tmp_path, "icarus", arrays[name])
     assert process.returncode == 0, process.stdout + process.stderr
@@ -97,9 +99,10 @@ FAULTS = [
     ("array", "rtl/nm_array.v", ".o_macs(count_macs)", ".o_macs()", "MACs, cycles must be"),
     ("array", "rtl/nm_array.v", "assign reset = ~ aresetn", "assign reset = 1'b0", "in reset"),
     ("array", "rtl/nm_array.v", ".o_out__0__ready(m_out_ready[0])", ".o_out__0__ready(1'b1)", "lane 0"),
-    ("sore", "rtl/sore.v", ".o__ready(m_entries_ready)", ".o__ready(1'b1)", "lane 0"),
-    ("uspe", "rtl/uspe.v", "o_first <= i_first", "o_first <= 1'b0", "what passes through must be"),
-    ("uspe", "rtl/uspe.v", "o_drain <= ", "o_drain <= 1 ^ ", "o_drain must be"),
+    ("sore", "rtl/nm_sore.v", ".o__ready(m_entries_ready)", ".o__ready(1'b1)", "lane 0"),
+    ("uspe", "rtl/nm_uspe.v", "o_first <= i_first", "o_first <= 1'b0", "what passes through must be"),
+    ("uspe", "rtl/nm_uspe.v", "o_pass <= i_pass", "o_pass <= 0", "what passes through must be"),
+    ("uspe", "rtl/nm_uspe.v", "o_drain <= ", "o_drain <= 1 ^ ", "o_drain must be"),
 ]
 
 
@@ -113,6 +116,20 @@ def test_the_bench_finds_a_fault(files, top, path, right, wrong, message, tmp_pa
     assert message in process.stdout
     assert re.search(rf"^FAIL {NAMES[top]}: [1-9]\d* errors, seed 1$", process.stdout, re.MULTILINE)
     assert "PASS" not in process.stdout
+
+
+@needs_icarus
+@pytest.mark.parametrize("name", ["small", "deep", "least", "ws_only"])
+def test_the_verilog_is_that_of_2005(arrays, name, tmp_path):
+    write(tmp_path, arrays[name])
+    sources = sorted(map(str, tmp_path.glob("rtl/*.v")))
+    process = subprocess.run(
+        ["iverilog", "-g2005", "-Wall", "-Wno-timescale", "-s", "nm_array", "-o", tmp_path / "array.vvp", *sources],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (process.returncode, process.stdout + process.stderr) == (0, "")
 
 
 @pytest.mark.skipif(HAS_ICARUS, reason="Icarus Verilog finds more faults in less time")
@@ -198,12 +215,16 @@ def host_fields(run, machine):
     return fields, slots + ends
 
 
-@pytest.mark.parametrize("name", ["small", "deep", "least"])
+@pytest.mark.parametrize("name", ["small", "deep", "least", "ws_only"])
 def test_the_data_sheet_says_how_commands_and_cycles_come_about(arrays, name):
     side = json.loads(arrays[name]["nm_array.json"])
     layout = next(port["fields"] for port in side["ports"] if port["name"] == "s_command_data")
     for run, line in zip(side["bench"]["runs"], arrays[name]["tb/commands.hex"].split(), strict=True):
         fields, cycles = host_fields(run, side["parameters"])
+        if len(side["parameters"]["dataflows"]) == 1:
+            del fields["run.is_ws"]
+        if "WS" not in side["parameters"]["dataflows"]:
+            del fields["groups_last"]
         word = int(line, 16)
         assert {f["name"]: word >> f["offset"] & (1 << f["width"]) - 1 for f in layout} == fields
         assert run["cycles"] == cycles
@@ -222,7 +243,7 @@ def test_the_bench_has_every_kind_of_run(arrays):
     assert any(0 < int(word, 16) < 0x400 for word in results)  # FP16 subnormals
 
 
-@pytest.mark.parametrize("name", ["small", "deep", "least"])
+@pytest.mark.parametrize("name", ["small", "deep", "least", "ws_only"])
 def test_linters_find_nothing_in_the_array(arrays, name, tmp_path):
     check_lint(tmp_path, arrays[name], "nm_array")
 
@@ -230,7 +251,7 @@ def test_linters_find_nothing_in_the_array(arrays, name, tmp_path):
 @pytest.mark.parametrize("top", ["uspe", "sore"])
 @pytest.mark.parametrize("arch", [SMALL, DEEP], ids=lambda arch: arch.name)
 def test_linters_find_nothing(top, arch, tmp_path):
-    check_lint(tmp_path, package(arch, top), top)
+    check_lint(tmp_path, package(arch, top), NAMES[top])
 
 
 def check_lint(folder, files, name):
@@ -264,8 +285,61 @@ def test_the_core_file_and_the_makefile_name_files_that_are_there(files, top):
 
 
 def test_constraints_state_the_clock_of_the_machine(files):
-    assert "-period 10.000 [get_ports aclk]" in files["array"]["constraints/nm_array.xdc"]
-    assert 'FREQUENCY PORT "clk" 100.000 MHZ' in files["uspe"]["constraints/uspe.lpf"]
+    assert "-period 10.000 [get_ports aclk]" in files["array"]["constraints/nm_array_ooc.xdc"]
+    assert 'FREQUENCY PORT "clk" 100.000 MHZ' in files["uspe"]["constraints/nm_uspe.lpf"]
+
+
+def test_names_are_those_of_the_source(arrays, files):
+    for top in [*arrays.values(), files["uspe"], files["sore"]]:
+        for path, text in top.items():
+            if path.startswith("rtl/"):
+                assert "$" not in text, path
+
+
+def test_every_module_and_file_has_the_prefix_and_two_packages_share_none(files):
+    machines = {prefix: package(SMALL, "array", prefix) for prefix in ("sat_", "x")}
+    named = {}
+    for prefix, text_by_path in machines.items():
+        verilog = "".join(text for path, text in text_by_path.items() if path.endswith(".v"))
+        modules = set(re.findall(r"^module (\w+)", verilog, re.MULTILINE))
+        assert all(name.startswith((prefix, f"tb_{prefix}")) for name in modules)
+        assert f"{prefix}uspe" in modules
+        named[prefix] = modules | {path for path in text_by_path if path.startswith(("rtl/", "constraints/"))}
+        assert f"name: nm-accel:small:{prefix}array:" in text_by_path[f"{prefix}array.core"]
+    assert not named["sat_"] & named["x"]
+
+
+@needs_icarus
+def test_a_bench_with_another_prefix_passes(tmp_path):
+    process = run_bench(tmp_path, "icarus", package(SMALL, "uspe", "my_"))
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert process.stdout.startswith("PASS my_uspe: ")
+
+
+@pytest.mark.parametrize("prefix", ["a__", "A_", "1_", "_", "a-"])
+def test_a_prefix_that_makes_no_name_is_refused(prefix, tmp_path):
+    message = f"prefix must be lower-case words joined by single underscores, not {prefix!r}"
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        write_package(SMALL, "sore", tmp_path, prefix=prefix)
+
+
+@pytest.mark.parametrize(("name", "absent"), [("least", "WS"), ("ws_only", "OS")])
+def test_what_is_built_for_one_dataflow_says_nothing_of_the_other(arrays, name, absent):
+    side, sheet = json.loads(arrays[name]["nm_array.json"]), arrays[name]["README.md"]
+    assert not re.search(rf"\b{absent}\b", re.sub(r"\| `dataflows` .*", "", sheet))
+    assert not any(absent in order.split() for order in side["stream_orders"])
+    layout = next(port["fields"] for port in side["ports"] if port["name"] == "s_command_data")
+    assert "run.is_ws" not in {field["name"] for field in layout}
+    foreign = {"WS": ("load_slot", "o_write", "psum", "read_address"), "OS": ("drain", "capture")}[absent]
+    for path, text in arrays[name].items():
+        if path.startswith("rtl/"):
+            assert not any(part in re.sub(r"//.*", "", text) for part in foreign), path
+
+
+def test_a_ws_only_array_has_no_second_chain(arrays):
+    assert json.loads(arrays["ws_only"]["nm_array.json"])["parameters"]["drain_lanes"] == 1
+    assert "rounder_1" not in arrays["ws_only"]["rtl/nm_column_foot.v"]
+    assert "rounder_1" in arrays["small"]["rtl/nm_column_foot.v"]
 
 
 def test_no_file_names_a_place_on_this_machine(files):
@@ -282,8 +356,8 @@ def test_force_replaces_files_of_an_earlier_package_and_leaves_others(files, tmp
     assert set(write_package(other, "sore", tmp_path, force=True)) == set(package(other, "sore"))
     assert (tmp_path / "rtl/mine.v").read_text() == "mine"
     names = {path.name for path in tmp_path.glob("rtl/*")}
-    assert "sore_g4.v" in names
-    assert "sore_g2.v" not in names
+    assert "nm_sore_g4.v" in names
+    assert "nm_sore_g2.v" not in names
 
 
 def test_a_side_file_that_is_not_ours_deletes_nothing(tmp_path):
@@ -292,7 +366,7 @@ def test_a_side_file_that_is_not_ours_deletes_nothing(tmp_path):
     folder = tmp_path / "out"
     folder.mkdir()
     for text in ("{", "[]", '{"files": ["../keep.txt", "' + str(keep) + '"]}'):
-        (folder / "sore.json").write_text(text)
+        (folder / "nm_sore.json").write_text(text)
         write_package(SMALL, "sore", folder, force=True)
     assert keep.read_text() == "keep"
 

@@ -1,10 +1,10 @@
-// Self-checking bench of sore: groups of all lengths without and with pauses on both streams, on vectors in the .hex files.
+// Self-checking bench of @NAME@: groups of all lengths without and with pauses on both streams, on vectors in the .hex files.
 //
 // Ends with one line PASS, or with lines FAIL and an exit status.
 `timescale 1ns / 1ps
 `default_nettype none
 
-module tb_sore;
+module tb_@NAME@;
   // PARAMETERS
 
   reg aclk = 0;
@@ -19,7 +19,7 @@ module tb_sore;
   wire [31:0] group_index, entries_index, errors;
   wire [ENTRIES_BITS-1:0] m_entries_data;
 
-  sore dut (
+  @NAME@ dut (
       .aclk(aclk),
       .aresetn(aresetn),
       .s_group_valid(s_group_valid),
@@ -30,7 +30,7 @@ module tb_sore;
       .m_entries_data(m_entries_data)
   );
 
-  tb_source #(
+  tb_@PREFIX@source #(
       .SEED(32'h5EED0001),
       .STALL_BITS(2)
   ) source (
@@ -45,7 +45,7 @@ module tb_sore;
       .done(source_done)
   );
 
-  tb_sink #(
+  tb_@PREFIX@sink #(
       .WIDTH(ENTRIES_BITS),
       .SEED(32'hC2B2AE35),
       .STALL_BITS(2)
@@ -114,10 +114,10 @@ module tb_sore;
     check(source_done && sink_done, "not every word came or was taken, pass 2");
     repeat (16) @(negedge aclk);
     if (errors + pass_errors == 0) begin
-      $display("PASS sore: %0d groups without and with pauses compared, %0d clock cycles, seed %0d", GROUPS, clocks, SEED);
+      $display("PASS @NAME@: %0d groups without and with pauses compared, %0d clock cycles, seed %0d", GROUPS, clocks, SEED);
       $finish;
     end else begin
-      $display("FAIL sore: %0d errors, seed %0d", errors + pass_errors, SEED);
+      $display("FAIL @NAME@: %0d errors, seed %0d", errors + pass_errors, SEED);
       $fatal(1);
     end
   end

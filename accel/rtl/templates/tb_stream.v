@@ -3,7 +3,7 @@
 `default_nettype none
 
 // Offers words first to last - 1 in order: `index` says which one is on offer. `valid` stays until `ready`.
-module tb_source #(
+module tb_@PREFIX@source #(
     parameter [31:0] SEED = 1,
     parameter STALL_BITS = 2
 ) (
@@ -42,7 +42,7 @@ module tb_source #(
 endmodule
 
 // Takes words and compares them with `expected`, which the bench looks up at `index`.
-module tb_sink #(
+module tb_@PREFIX@sink #(
     parameter WIDTH = 32,
     parameter LANE = 0,
     parameter [31:0] SEED = 1,

@@ -1,11 +1,11 @@
-// Self-checking bench of uspe: sums in every built dataflow without and with cycles in which i_enable is low, on vectors in the
+// Self-checking bench of @NAME@: sums in every built dataflow without and with cycles in which i_enable is low, on vectors in the
 // .hex files. What passes through is compared in every cycle, drain chain and sum wherever a word is known.
 //
 // Ends with one line PASS, or with lines FAIL and an exit status.
 `timescale 1ns / 1ps
 `default_nettype none
 
-module tb_uspe;
+module tb_@NAME@;
   // PARAMETERS
 
   reg clk = 0;
@@ -58,11 +58,11 @@ module tb_uspe;
 
   task finish;
     if (errors == 0) begin
-      $display("PASS uspe: %0d cycles without and with pauses, %0d sums compared, %0d clock cycles, seed %0d", CYCLES, compared,
+      $display("PASS @NAME@: %0d cycles without and with pauses, %0d sums compared, %0d clock cycles, seed %0d", CYCLES, compared,
                clocks, SEED);
       $finish;
     end else begin
-      $display("FAIL uspe: %0d errors, seed %0d", errors, SEED);
+      $display("FAIL @NAME@: %0d errors, seed %0d", errors, SEED);
       $fatal(1);
     end
   endtask

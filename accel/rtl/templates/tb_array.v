@@ -1,14 +1,12 @@
-// Self-checking bench of nm_array: runs of every built kind, one after the other, on vectors in the .hex files beside it.
+// Self-checking bench of @NAME@: runs of every built kind, one after the other, on vectors in the .hex files beside it.
 //
 // Pass 0 is cut short by a reset in the middle of a run; pass 1 is without a pause on any stream, pass 2 with pauses on all.
 // Every result and, after every run, every counter is compared. Ends with one line PASS, or with lines FAIL and an exit status.
 `timescale 1ns / 1ps
 `default_nettype none
 
-module tb_nm_array;
+module tb_@NAME@;
   // PARAMETERS
-  localparam COUNTERS = 5;
-  localparam COUNTER_BITS = 48;
 
   reg aclk = 0;
   reg aresetn = 0;
@@ -41,7 +39,7 @@ module tb_nm_array;
   wire [COUNTER_BITS-1:0] count_cycles, count_stall_cycles, count_macs;
   wire [COUNTER_BITS-1:0] count_west_words, count_north_entries, count_out_words;
 
-  nm_array dut (
+  @NAME@ dut (
       .aclk(aclk),
       .aresetn(aresetn),
       .s_command_valid(s_command_valid),
@@ -64,7 +62,7 @@ module tb_nm_array;
       .count_out_words(count_out_words)
   );
 
-  tb_source #(
+  tb_@PREFIX@source #(
       .SEED(32'h5EED0001),
       .STALL_BITS(2)
   ) commands (
@@ -84,7 +82,7 @@ module tb_nm_array;
     for (lane = 0; lane < ROWS; lane = lane + 1) begin : west
       wire [31:0] index;
       assign s_west_data[lane*WEST_BITS+:WEST_BITS] = s_west_valid[lane] ? west_words[index] : {WEST_BITS{1'bx}};
-      tb_source #(
+      tb_@PREFIX@source #(
           .SEED(32'h9E3779B9 * (lane + 1)),
           .STALL_BITS(STALL_BITS)
       ) source (
@@ -102,7 +100,7 @@ module tb_nm_array;
     for (lane = 0; lane < COLS; lane = lane + 1) begin : north
       wire [31:0] index;
       assign s_north_data[lane*NORTH_BITS+:NORTH_BITS] = s_north_valid[lane] ? north_words[index] : {NORTH_BITS{1'bx}};
-      tb_source #(
+      tb_@PREFIX@source #(
           .SEED(32'h85EBCA6B * (lane + 1)),
           .STALL_BITS(STALL_BITS)
       ) source (
@@ -119,7 +117,7 @@ module tb_nm_array;
     end
     for (lane = 0; lane < CHAINS; lane = lane + 1) begin : out
       wire [31:0] index;
-      tb_sink #(
+      tb_@PREFIX@sink #(
           .WIDTH(32),
           .LANE(lane),
           .SEED(32'hC2B2AE35 * (lane + 1)),
@@ -229,11 +227,11 @@ module tb_nm_array;
       results = results + 2 * (out_starts[number*(RUNS+1)+runs] - out_starts[number*(RUNS+1)]);
     end
     if (total == 0) begin
-      $display("PASS nm_array: %0d runs without and with pauses, %0d results and %0d counters compared, %0d clock cycles, seed %0d",
+      $display("PASS @NAME@: %0d runs without and with pauses, %0d results and %0d counters compared, %0d clock cycles, seed %0d",
                runs, results, 2 * runs * COUNTERS, clocks, SEED);
       $finish;
     end else begin
-      $display("FAIL nm_array: %0d errors, seed %0d", total, SEED);
+      $display("FAIL @NAME@: %0d errors, seed %0d", total, SEED);
       $fatal(1);
     end
   end
