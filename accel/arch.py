@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import tomllib
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-import tomli_w
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from accel.errors import ConfigError, describe_validation
+from accel.errors import ConfigError
 from accel.sparsity import NMPattern
-from accel.validation import Amount, Checked, Fraction, Text, read_text, refuse, write_text
+from accel.validation import Amount, Fraction, TomlRecord
 
 Dataflow = Literal["OS", "WS"]
 """OS: outputs stay in the array (OUT_STATIONARY). WS: the north operand stays (RHS_STATIONARY)."""
 
 
-class Arch(Checked):
+class Arch(TomlRecord):
     """A training accelerator, every size a field. Derived numbers are properties, so a changed copy cannot be stale.
 
     Lengths of time are cycles of `clock_hz`, sizes are bytes. `preset` machines stand in `accel.presets`; `Arch.load` reads a
     TOML file with the same field names.
     """
 
-    name: Text
     description: str = ""
     array_rows: Annotated[int, Field(ge=1, le=1024)]
     array_cols: Annotated[int, Field(ge=1, le=1024)]
@@ -109,37 +105,6 @@ class Arch(Checked):
                 f"(pattern {pattern}); choose a machine with a larger group"
             )
         return pattern.on_machine(self.group)
-
-    def replace(self, **changes: Any) -> Arch:
-        """Return a checked copy with some fields changed."""
-        return Arch.from_fields({**self.model_dump(), **changes}, source=self.name)
-
-    @classmethod
-    def from_fields(cls, fields: dict[str, Any], source: str) -> Arch:
-        """Return the machine described by `fields`; `source` names them in an error."""
-        try:
-            return cls.model_validate(fields)
-        except ValidationError as error:
-            raise refuse(ConfigError, source, describe_validation(error)) from None
-
-    @classmethod
-    def load(cls, path: str | Path) -> Arch:
-        """Return the machine of a TOML file; all problems of the file come in one `ConfigError`."""
-        text = read_text(Path(path), ConfigError)
-        try:
-            fields = tomllib.loads(text)
-        except (ValueError, RecursionError) as error:  # also numbers of thousands of digits and endless nesting
-            raise ConfigError(f"{path} must be TOML: {error}") from None
-        lists_as_tuples = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
-        return cls.from_fields(lists_as_tuples, source=str(path))
-
-    def to_toml(self) -> str:
-        """Return the TOML text that `load` reads back to an equal machine."""
-        return tomli_w.dumps(self.model_dump())
-
-    def save(self, path: str | Path) -> None:
-        """Write the TOML file that `load` reads."""
-        write_text(Path(path), self.to_toml(), ConfigError)
 
     def fits_one_tile(self) -> list[str]:
         """Return which buffers are too small: each half must hold one group of every operand row of an array tile."""

@@ -6,15 +6,14 @@ Lengths of time are clocks of the memory, which moves data on both edges. JEDEC'
 from __future__ import annotations
 
 import math
-import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from accel.arch import Arch
-from accel.errors import ConfigError, describe_validation
-from accel.validation import Checked, Text, read_text, refuse
+from accel.errors import ConfigError
+from accel.validation import TomlRecord
 
 FLAT = "flat"
 BANKS = "banks"
@@ -37,7 +36,7 @@ _POWERS = (
 )
 
 
-class DramDevice(Checked):
+class DramDevice(TomlRecord):
     """A DRAM: channels that each have banks in groups; every bank holds one open row.
 
     An address counts bursts. Its bits are, from the lowest: which burst of `interleave_bytes`, the channel, what is left of the
@@ -46,7 +45,6 @@ class DramDevice(Checked):
     power of two apart do not all lie in one channel.
     """
 
-    name: Text
     description: str = ""
     clock_hz: Annotated[float, Field(ge=1e3, le=1e12, allow_inf_nan=False)]
     channels: _Count
@@ -167,29 +165,6 @@ class DramDevice(Checked):
     def refresh_frac(self) -> float:
         """Share of the time that refreshes take."""
         return self.tRFC / self.tREFI
-
-    def replace(self, **changes: Any) -> DramDevice:
-        """Return a checked copy with some fields changed."""
-        return DramDevice.from_fields({**self.model_dump(), **changes}, source=self.name)
-
-    @classmethod
-    def from_fields(cls, fields: dict[str, Any], source: str) -> DramDevice:
-        """Return the device described by `fields`; `source` names them in an error."""
-        try:
-            return cls.model_validate(fields)
-        except ValidationError as error:
-            raise refuse(ConfigError, source, describe_validation(error)) from None
-
-    @classmethod
-    def load(cls, path: str | Path) -> DramDevice:
-        """Return the device of a TOML file; all problems of the file come in one `ConfigError`."""
-        text = read_text(Path(path), ConfigError)
-        try:
-            fields = tomllib.loads(text)
-        except (ValueError, RecursionError) as error:  # also numbers of thousands of digits and endless nesting
-            raise ConfigError(f"{path} must be TOML: {error}") from None
-        lists_as_tuples = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
-        return cls.from_fields(lists_as_tuples, source=str(path))
 
 
 _DDR4_2400 = DramDevice(

@@ -7,7 +7,6 @@ Figures are picojoules, results joules.
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -18,7 +17,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import Field, ValidationError
 
 from accel.errors import ConfigError, describe_validation
-from accel.validation import Checked, Text, read_text, refuse
+from accel.validation import Checked, Text, read_text, refuse, toml_fields
 
 PJ = 1e-12
 """Joules in a picojoule."""
@@ -91,11 +90,7 @@ class EnergyTable(Checked):
 
     @classmethod
     def _of_toml(cls, text: str, source: str) -> EnergyTable:
-        try:
-            fields = tomllib.loads(text)
-        except (ValueError, RecursionError) as error:  # also numbers of thousands of digits and endless nesting
-            raise ConfigError(f"{source} must be TOML: {error}") from None
-        return cls.from_fields(fields, source)
+        return cls.from_fields(toml_fields(text, source), source)
 
 
 _TABLES = files("accel").joinpath("energy_tables")

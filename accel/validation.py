@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from accel.errors import AccelError
+from accel.errors import AccelError, ConfigError, describe_validation
 
 MAX_SIZE = 2**31
 """Largest value of one dimension; products of dimensions are checked where they are formed."""
@@ -27,6 +29,47 @@ class Checked(BaseModel):
     """A frozen record that accepts no unknown field and converts no type."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
+
+
+class TomlRecord(Checked):
+    """A checked record that has a name and stands in a TOML file of its own, with the same field names."""
+
+    name: Text
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a checked copy with some fields changed."""
+        return self.from_fields({**self.model_dump(), **changes}, source=self.name)
+
+    @classmethod
+    def from_fields(cls, fields: dict[str, Any], source: str) -> Self:
+        """Return the record described by `fields`; `source` names them in an error."""
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            raise refuse(ConfigError, source, describe_validation(error)) from None
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Return the record of a TOML file; all problems of the file come in one `ConfigError`."""
+        fields = toml_fields(read_text(Path(path), ConfigError), str(path))
+        lists_as_tuples = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+        return cls.from_fields(lists_as_tuples, source=str(path))
+
+    def to_toml(self) -> str:
+        """Return the TOML text that `load` reads back to an equal record."""
+        return tomli_w.dumps(self.model_dump())
+
+    def save(self, path: str | Path) -> None:
+        """Write the TOML file that `load` reads."""
+        write_text(Path(path), self.to_toml(), ConfigError)
+
+
+def toml_fields(text: str, source: str) -> dict[str, Any]:
+    """Return the fields of a TOML text, or say in one line what is wrong with it."""
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # also numbers of thousands of digits and endless nesting
+        raise ConfigError(f"{source} must be TOML: {error}") from None
 
 
 def refuse(error_type: type[AccelError], source: str, problems: list[str]) -> AccelError:
