@@ -46,8 +46,8 @@ VECTOR_OPS: dict[VectorOpName, VectorOpCost] = {
     # Forward: sum, sum of squares, scale-and-shift. Backward: normalise, two sums, two multiply-adds.
     "batch_norm": VectorOpCost(3, 5, "input", forward_passes=2, backward_passes=2, statistics_ops=2),
     "group_norm": VectorOpCost(3, 7, "input", forward_passes=2, backward_passes=2, statistics_ops=2),
-    # A row fits in the unit: one pass. Forward: sum, sum of squares, normalise, scale-and-shift. Backward: normalise, scale, two
-    # sums along the row and two along the rows, two multiply-adds. RMS norm has neither means nor shifts.
+    # A row fits in the unit: one pass. Forward: sum, sum of squares, normalise, scale-and-shift. Backward: normalise, scale,
+    # two sums along the row and two along the rows, two multiply-adds. RMS norm has neither means nor shifts.
     "layer_norm": VectorOpCost(4, 8, "input"),
     "rms_norm": VectorOpCost(3, 6, "input"),
     "relu": VectorOpCost(1, 1, "mask", elementwise=True),

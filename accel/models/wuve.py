@@ -16,10 +16,10 @@ _SMALLEST_NORMAL = 2.0**-126
 class WuveSGD(torch.optim.Optimizer):
     """SGD with momentum: `g = dW / scale + decay w; b = momentum b + g; w = w - lr b`.
 
-    Every operation is rounded to FP32 and a subnormal result becomes a zero of its sign. Parameters must be FP32. Multiply the
-    loss by `scale()` before `backward` (`scale_loss` does). A step that meets a gradient which is not finite leaves weights
-    and momentum as they are and halves the scale; after `growth_steps` good steps in a row the scale doubles, up to
-    `max_scale`.
+    Every operation is rounded to FP32; subnormals, operands and results alike, are zeros of their sign. Parameters must be
+    FP32. Multiply the loss by `scale()` before `backward` (`scale_loss` does). A step that meets a gradient which is not
+    finite leaves weights and momentum as they are and halves the scale; after `growth_steps` good steps in a row the scale
+    doubles, up to `max_scale`.
     """
 
     def __init__(
@@ -97,14 +97,14 @@ class WuveSGD(torch.optim.Optimizer):
         self._scale, self._good_steps = state_dict["scale"], state_dict["good_steps"]
 
     def _update(self, param: Any, group: dict[str, Any]) -> None:
-        grad = flush(param.grad / self._scale)
+        weight, grad = flush(param), flush(flush(param.grad) / self._scale)
         if group["decay"]:
-            grad = flush(grad + flush(_fp32(group["decay"]) * param))
+            grad = flush(grad + flush(_fp32(group["decay"]) * weight))
         if group["momentum"]:
             state = self.state[param]
             before = state.get("momentum_buffer", torch.zeros_like(param))
             grad = state["momentum_buffer"] = flush(flush(_fp32(group["momentum"]) * before) + grad)
-        param.copy_(flush(param - flush(_fp32(group["lr"]) * grad)))
+        param.copy_(flush(weight - flush(_fp32(group["lr"]) * grad)))
 
     def _grow(self) -> None:
         self._good_steps += 1
@@ -121,7 +121,7 @@ def flush(values: Tensor) -> Tensor:
 
 
 def _fp32(number: float) -> Tensor:
-    return torch.tensor(number, dtype=torch.float32)
+    return flush(torch.tensor(number, dtype=torch.float32))
 
 
 def _check(**values: float) -> None:
