@@ -9,11 +9,11 @@ digits times steps; where it lies outside of the axis there is no element: paddi
 from __future__ import annotations
 
 from math import prod
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from accel.validation import MAX_SIZE, Checked, Size
 
@@ -40,6 +40,19 @@ class Access(Checked):
     taps: Extents = ()
     inner: Extents = ()
     """Of results: the columns."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        count = sum(map(len, (self.repeats, self.rows, self.taps, self.inner)))
+        problems = [
+            f"axes[{number}].terms must name digits less than the number of extents ({count}), not {digit}"
+            for number, axis in enumerate(self.axes)
+            for digit, _ in axis.terms
+            if digit >= count
+        ]
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
 
     @property
     def shape(self) -> tuple[int, ...]:

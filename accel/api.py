@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, NamedTuple, get_args
 
 from accel import networks
 from accel.arch import Arch
@@ -20,9 +20,10 @@ from accel.methods import method as named_method
 from accel.methods import optimizer as named_optimizer
 from accel.presets import DEFAULT_ARCH, DEFAULT_BATCH, PRESETS, preset
 from accel.program import Program
-from accel.report import Model, Report
+from accel.report import Model, Report, Row
 from accel.schedule import Objective, Schedule
 from accel.sim.energy import step_energy
+from accel.sim.machine import Timing, run_program
 from accel.sim.program_step import simulate_program
 from accel.sim.step import simulate_step
 from accel.sparsity import DENSE, NMPattern
@@ -78,22 +79,61 @@ def simulate(
     (bandwidth times efficiency), "banks" (the preset's device with its banks and rows), a TOML file or a `DramDevice`. Raises
     `ConfigError`, `TraceError` or `ScheduleError` for what cannot be.
     """
+    return run_step(
+        network,
+        arch,
+        baseline=baseline,
+        allow_ops=allow_ops,
+        energy=energy,
+        objective=objective,
+        model=model,
+        dram=dram,
+        method=method,
+        pattern=pattern,
+        batch=batch,
+        dense_layers=dense_layers,
+        optimizer=optimizer,
+        pregenerate=pregenerate,
+    ).report
+
+
+class StepRun(NamedTuple):
+    """The report of a step, and with the model "machine" the program that it is about and when its instructions ran."""
+
+    report: Report
+    executed: tuple[Program, Timing] | None
+
+
+def run_step(
+    network: str | Path | Trace,
+    arch: str | Path | Arch,
+    *,
+    baseline: bool | Report,
+    allow_ops: Sequence[str],
+    energy: str | Path | EnergyTable | None,
+    objective: Objective,
+    model: Model,
+    dram: str | Path | DramDevice,
+    **choices: Any,
+) -> StepRun:
+    """Return what `simulate` does together with what ran; `choices` are the other arguments of `step_options`."""
     if model not in get_args(Model):
         raise ConfigError(f"model must be one of {', '.join(get_args(Model))}, not {model!r}")
     check_objective(objective, energy is not None)
     trace, machine = resolve_trace(network, allow_ops), resolve_arch(arch)
     table = None if energy is None else energy_table(energy)
-    options = step_options(machine, method, pattern, batch, dense_layers, optimizer, pregenerate)
+    options = step_options(machine, **choices)
     device = _checked_dram(dram, machine, model)
-    report = _report(trace, machine, options, table, objective, model, device)
+    report, executed = _run(trace, machine, options, table, objective, model, device)
     if isinstance(baseline, Report):
-        return replace(report, baseline=_checked_baseline(baseline, report))
+        return StepRun(replace(report, baseline=_checked_baseline(baseline, report)), executed)
     if not baseline:
-        return report
+        return StepRun(report, executed)
     if options.pattern.is_dense:
-        return replace(report, baseline=report)
+        return StepRun(replace(report, baseline=report), executed)
     dense = replace(options, method=named_method("dense"), pattern=DENSE)
-    return replace(report, baseline=_report(trace, machine, dense, table, objective, model, device))
+    dense_report = _run(trace, machine, dense, table, objective, model, device).report
+    return StepRun(replace(report, baseline=dense_report), executed)
 
 
 def compile_step(
@@ -110,11 +150,14 @@ def compile_step(
     energy: str | Path | EnergyTable | None = None,
     objective: Objective = "time",
 ) -> Program:
-    """Return the program of one training step: what `simulate` runs, with the same arguments and errors."""
+    """Return the program of one training step, the one that `simulate` runs.
+
+    The arguments mean what they do in `simulate`, which has more of them; a step that it refuses is refused alike.
+    """
     trace, machine = resolve_trace(network, allow_ops), resolve_arch(arch)
     options = step_options(machine, method, pattern, batch, dense_layers, optimizer, pregenerate)
     table = None if energy is None else energy_table(energy)
-    return compile_schedule(schedule(lower(trace, options), machine, objective, table))
+    return compile_schedule(_plan(trace, machine, options, table, objective))
 
 
 def step_options(
@@ -169,7 +212,7 @@ def _checked_dram(dram: str | Path | DramDevice, arch: Arch, model: Model) -> Dr
     return device
 
 
-def _report(
+def _run(
     trace: Trace,
     arch: Arch,
     options: Options,
@@ -177,12 +220,37 @@ def _report(
     objective: Objective,
     model: Model,
     dram: DramDevice | None,
+) -> StepRun:
+    planned = _plan(trace, arch, options, table, objective)
+    if model == "closed-form":
+        return StepRun(_report(planned, options, table, objective, simulate_step(planned), model, FLAT), None)
+    program = compile_schedule(planned)
+    timing = run_program(program, dram)
+    rows = simulate_program(planned, program, timing)
+    device = FLAT if dram is None else dram.name
+    return StepRun(_report(planned, options, table, objective, rows, model, device), (program, timing))
+
+
+def _plan(trace: Trace, arch: Arch, options: Options, table: EnergyTable | None, objective: Objective) -> Schedule:
+    """Return the step with its mappings, or refuse one that has nothing to map."""
+    step = lower(trace, options)
+    if not any(gemm.macs_nominal for gemm in step.gemms):
+        raise ConfigError(f"network {step.network} must have a product to run, not only vector operators")
+    return schedule(step, arch, objective, table)
+
+
+def _report(
+    planned: Schedule,
+    options: Options,
+    table: EnergyTable | None,
+    objective: Objective,
+    rows: tuple[Row, ...],
+    model: Model,
+    dram: str,
 ) -> Report:
-    planned = schedule(lower(trace, options), arch, objective, table)
-    rows = simulate_step(planned) if model == "closed-form" else simulate_program(planned, compile_schedule(planned), dram=dram)
-    footprint, achieved = planned.step.footprint, planned.achieved
+    arch, footprint, achieved = planned.arch, planned.step.footprint, planned.achieved
     return Report(
-        network=trace.name,
+        network=planned.step.network,
         arch=arch.name,
         method=options.method.name,
         pattern=str(options.pattern),
@@ -202,7 +270,7 @@ def _report(
         objective_value=achieved.value if achieved else 0.0,
         objective_bound=achieved.lower_bound if achieved else 0.0,
         model=model,
-        dram=FLAT if dram is None else dram.name,
+        dram=dram,
         free_layers=planned.step.free_layers,
         energy=None if table is None else step_energy(planned, rows, table),
     )
@@ -212,6 +280,4 @@ def _mac_saving(planned: Schedule) -> float:
     """Return the share of nominal multiply-accumulates that the patterns take away."""
     gemms = planned.step.gemms
     nominal = sum(gemm.macs_nominal for gemm in gemms)
-    if not nominal:
-        raise ConfigError(f"network {planned.step.network} must have a product to run, not only vector operators")
     return sum(gemm.macs_nominal * (1 - gemm.macs_useful / gemm.macs_dense) for gemm in gemms) / nominal

@@ -19,6 +19,8 @@ import numba
 _SETTINGS: Any = numba.config  # its fields are made at run time
 _PACKAGE = Path(__file__).parent
 _KERNEL_FOLDERS = ("timing", "dataflow", "kernels", "sim/twin_kernels", "sim/machine_kernels")
+_CONSTANTS = ("program.py",)
+"""Files whose numbers kernels have compiled in: opcodes, flags, columns of an instruction."""
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
 
@@ -59,9 +61,9 @@ def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
 @cache
 def _source_hash() -> str:
     digest = hashlib.sha256()
-    for folder in _KERNEL_FOLDERS:
-        for path in sorted((_PACKAGE / folder).glob("*.py")):
-            digest.update(f"{folder}/{path.name}\0".encode() + path.read_bytes() + b"\0")
+    kernels = [path for folder in _KERNEL_FOLDERS for path in sorted((_PACKAGE / folder).glob("*.py"))]
+    for path in [*kernels, *(_PACKAGE / name for name in _CONSTANTS)]:
+        digest.update(f"{path.relative_to(_PACKAGE)}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 
 

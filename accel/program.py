@@ -74,6 +74,9 @@ MAX_ROWS = 65_536
 """Rows of one table."""
 
 Long = Annotated[int, Field(ge=0, lt=2**63)]
+MAX_WORK = 2**53
+"""What one instruction does (lane operations, weights, groups, bytes) is below this: cycles are 64-bit integers."""
+Work = Annotated[int, Field(ge=0, lt=MAX_WORK)]
 Side = Literal["west", "north", "out"]
 SIDES: tuple[Side, ...] = ("west", "north", "out")
 Format = Literal["fp16", "fp32", "mask", "index", "compact"]
@@ -136,8 +139,8 @@ class Kernel(Checked):
     """An operator of the vector unit; `transfers` are those of its DMA, `tile` says that it works in the output buffer."""
 
     op: Text
-    lane_ops: Long
-    bytes: Long
+    lane_ops: Work
+    bytes: Work
     transfers: Count
     reads: tuple[Count, ...]
     writes: tuple[Count, ...]
@@ -175,10 +178,10 @@ class Update(Checked):
     """The update of one parameter tensor: see `accel.schedule.UpdateWork`."""
 
     weight: Count
-    elems: Long
-    passes: Count
-    sore_groups: Long
-    bytes: Long
+    elems: Work
+    passes: Annotated[int, Field(ge=0, le=256)]
+    sore_groups: Work
+    bytes: Work
     reads: tuple[Count, ...]
     writes: tuple[Count, ...]
     parameter: Parameter | None = None

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from accel import api, compare, networks
-from accel.cli import main
+from accel.cli import _parser, main, step
 from accel.presets import preset
 
 TINY = {
@@ -94,7 +94,7 @@ def test_compare_prints_speedup_cap_losses_and_sensitivity(capsys):
 
 def test_dense_training_is_simulated_once_for_all_that_share_it(capsys, monkeypatch):
     runs = []
-    monkeypatch.setattr(api, "_report", lambda *parts, run=api._report: (runs.append(parts[2].method.name), run(*parts))[1])
+    monkeypatch.setattr(api, "_run", lambda *parts, run=api._run: (runs.append(parts[2].method.name), run(*parts))[1])
     main(["simulate", "mlp", "--pregenerate", "auto"])
     assert sorted(runs) == ["bdwp", "bdwp", "dense"]
     runs.clear()
@@ -338,7 +338,11 @@ def test_small_odd_networks_run(layer, batch, tmp_path, capsys):
 def test_a_network_without_products_is_refused(tmp_path, capsys):
     path = tmp_path / "net.json"
     path.write_text(json.dumps({**TINY, "layers": [{**TINY["layers"][1], "inputs": ["x"]}]}))
-    assert refusal(capsys, "simulate", path) == "accel: network tiny must have a product to run, not only vector operators"
+    message = "accel: network tiny must have a product to run, not only vector operators"
+    assert refusal(capsys, "simulate", path) == message
+    assert refusal(capsys, "simulate", path, "--model", "closed-form") == message
+    assert refusal(capsys, "compile", path, "-o", tmp_path / "x.prog") == message
+    assert not (tmp_path / "x.prog").exists()
 
 
 def test_dense_training_explains_no_loss(capsys):
@@ -365,6 +369,78 @@ def test_csv_goes_to_standard_output_alone(capsys):
 def test_two_outputs_in_one_place_are_refused(capsys):
     line = refusal(capsys, "simulate", "mlp", "--csv", "-", "--json", "-")
     assert line == "accel: json and csv must go to different places, not both to -"
+
+
+def test_one_file_under_two_names_is_one_place(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").write_text("kept")
+    (tmp_path / "link").symlink_to("there")
+    os.link("there", "hard")
+    for one, other in (("./new", "new"), (tmp_path / "new", "new"), ("link", "there"), ("hard", "there")):
+        line = refusal(capsys, "simulate", "mlp", "--json", one, "--csv", other)
+        assert line == f"accel: json and csv must go to different places, not both to {one}"
+        line = refusal(capsys, "simulate", "mlp", "--timeline", one, "--json", other)
+        assert line == f"accel: timeline must go to a place of its own, not to {one}"
+    assert (tmp_path / "there").read_text() == "kept"
+    assert not (tmp_path / "new").exists()
+
+
+def test_outputs_over_an_input_are_refused(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    net = trace_file(tmp_path)
+    machine = tmp_path / "m.toml"
+    preset("edge-kv260").save(machine)
+    topology, source = tmp_path / "t.csv", tmp_path / "net.py"
+    topology.write_text("Layer, M, N, K\nfc, 1, 2, 3\n")
+    source.write_text("def net(): ...\n")
+    contents = {path: path.read_bytes() for path in (net, machine, topology, source)}
+    for command, read, output in (
+        (["simulate", net, "--json"], net, "./net.json"),
+        (["simulate", net, "--csv"], net, net),
+        (["simulate", net, "--timeline"], net, net),
+        (["simulate", "mlp", "--arch", machine, "--json"], machine, "m.toml"),
+        (["simulate", "mlp", "--energy", machine, "--json"], machine, machine),
+        (["simulate", "mlp", "--dram", machine, "--json"], machine, machine),
+        (["report", net, "-o"], net, "net.json"),
+        (["scale", net, "--csv"], net, "net.json"),
+        (["compile", net, "-o"], net, "net.json"),
+        (["compile", "mlp", "--arch", machine, "-o"], machine, machine),
+        (["synth", "--arch", machine, "--json"], machine, machine),
+        (["import", "scalesim", topology, "-o"], topology, topology),
+        (["trace", f"{source}:net", "-o"], source, "net.py"),
+    ):
+        line = refusal(capsys, *command, output)
+        assert line == f"accel: output must be another file than the input {read}, not {output}; choose another place"
+    assert {path: path.read_bytes() for path in contents} == contents
+
+
+def test_a_file_named_like_a_shipped_network_is_no_input(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert main(["simulate", "mlp", "--batch", "8", "--json", "mlp"]) == 0
+    assert json.loads((tmp_path / "mlp").read_text())["network"] == "mlp"
+
+
+def test_a_step_is_compiled_and_run_once_for_its_report_and_its_timeline(tmp_path, capsys, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(
+        api, "compile_schedule", lambda planned, run=api.compile_schedule: (compiled.append(planned), run(planned))[1]
+    )
+    main(["simulate", "mlp", "--batch", "8", "--no-baseline", "--timeline", str(tmp_path / "t.json")])
+    assert len(compiled) == 1
+    main(["report", "mlp", "--batch", "8", "--compare", "", "-o", str(tmp_path / "page.html")])
+    assert len(compiled) == 1 + 2  # the step and dense training
+
+
+@pytest.mark.parametrize(("said", "words"), [("", "--dense-layers none"), (None, ""), ("fc*", "--dense-layers 'fc*'")])
+def test_the_command_of_a_page_keeps_which_layers_are_dense(said, words):
+    chosen = [] if said is None else ["--dense-layers", said]
+    options = _parser().parse_args(["report", "mlp", *chosen])
+    command = step._report_command(options, [])
+    assert command == " ".join(
+        f"accel report mlp --arch sat-vcu1525 --method bdwp --pattern 2:8 --batch 64 {words} --optimizer sgd --pregenerate on "
+        "--model machine --dram flat --objective time --compare '' -o report.html".split()
+    )
 
 
 def test_a_full_disk_is_one_line():

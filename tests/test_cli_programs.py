@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import program_cases
 import pytest
@@ -163,6 +165,55 @@ def test_text_runs_as_the_program_it_stands_for(hand_made, tmp_path, capsys):
     assert results[0] == results[1]
 
 
+@pytest.mark.parametrize("form", ["binary", "text"])
+def test_program_comes_through_a_pipe(hand_made, capsys, form):
+    data = hand_made.read_bytes() if form == "binary" else to_text(program_file.load(hand_made)).encode()
+    commands = [["run", "--json", "-"], ["disassemble"]]
+    for command in commands:
+        words = [sys.executable, "-m", "accel", *command, "/dev/stdin"]
+        piped = subprocess.run(words, input=data, capture_output=True, check=False)
+        assert (piped.returncode, piped.stderr) == (0, b"")
+        assert main([*command, str(hand_made)]) == 0
+        assert piped.stdout.decode() == capsys.readouterr().out
+
+
+def test_endless_file_that_is_no_program_is_refused(capsys):
+    assert refusal(capsys, "run", "/dev/zero") == (
+        f"accel: /dev/zero must be a program file, which begins with b'nmprog', not with {bytes(6)!r}"
+    )
+
+
+def test_text_that_is_not_utf_8_is_refused(tmp_path, capsys):
+    path = tmp_path / "bad.txt"
+    path.write_bytes(b"nmprog 1\nnetwork \xff\n")
+    message = f"accel: {path} must be UTF-8 text, not binary data"
+    assert refusal(capsys, "run", path) == refusal(capsys, "assemble", path, "-o", tmp_path / "x.prog") == message
+
+
+def test_outputs_over_the_program_are_refused(hand_made, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(hand_made)
+    before = hand_made.read_bytes()
+    for command in (["run", "--json"], ["run", "--timeline"], ["disassemble", "-o"], ["assemble", "-o"]):
+        for output in (hand_made, "hand.prog", "./hand.prog", "link"):
+            line = refusal(capsys, command[0], hand_made, command[1], output)
+            assert line == f"accel: output must be another file than the input {hand_made}, not {output}; choose another place"
+    assert hand_made.read_bytes() == before
+
+
+def test_digit_that_does_not_exist_is_refused(hand_made, tmp_path, capsys):
+    lines = to_text(program_file.load(hand_made)).splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("view "))
+    row = json.loads(lines[at].removeprefix("view "))
+    row["access"] = {"axes": [{"size": 4, "terms": [[60, 1]]}], "rows": [4], "inner": [8]}
+    lines[at] = "view " + json.dumps(row)
+    path = tmp_path / "bad.txt"
+    path.write_text("\n".join(lines) + "\n")
+    assert refusal(capsys, "run", path) == (
+        f"accel: {path}: line {at + 1}: access.axes[0].terms must name digits less than the number of extents (2), not 60"
+    )
+
+
 def test_missing_program_is_refused(tmp_path, capsys):
     for command in (["run"], ["disassemble"], ["assemble", "-o", tmp_path / "out.prog"]):
         assert refusal(capsys, *command, tmp_path / "no.prog") == f"accel: {tmp_path / 'no.prog'} does not exist"
@@ -227,7 +278,7 @@ def test_binary_program_is_no_text(hand_made, tmp_path, capsys):
 
 
 def test_bad_places_are_refused_before_any_work(tmp_path, capsys, hand_made, monkeypatch):
-    monkeypatch.setattr(program_file, "load", None)
+    monkeypatch.setattr(program_file, "from_bytes", None)
     monkeypatch.setattr(api, "compile_step", None)
     nowhere = tmp_path / "no" / "x"
     message = f"accel: output must lie in an existing directory, not {nowhere}; create {tmp_path / 'no'} first"

@@ -89,6 +89,12 @@ def step_choices(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def input_files(options: argparse.Namespace) -> list[str]:
+    """Return what may be files among the network, the machine and the tables that the options name."""
+    named = (getattr(options, name, None) for name in ("network", "arch", "dram", "energy"))
+    return [name for name in named if name and ("/" in name or "." in name)]
+
+
 def add_json(command: Parser, what: str) -> None:
     """Add the file for the JSON form of `what` the command makes."""
     command.add_argument("--json", metavar="F|-", help=f"write the {what} as JSON; - writes only that to standard output")

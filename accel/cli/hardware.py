@@ -7,7 +7,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from accel.cli.arguments import Commands, add_arch, add_json
+from accel.cli.arguments import Commands, add_arch, add_json, input_files
 from accel.cli.output import check_writable, stages, write
 from accel.errors import ConfigError
 from accel.presets import PRESETS, preset
@@ -116,7 +116,7 @@ def _rtl(options: argparse.Namespace) -> None:
 def _synth(options: argparse.Namespace) -> None:
     from accel import api, text
 
-    check_writable(options.json)
+    check_writable(options.json, *input_files(options))
     arch = api.resolve_arch(options.arch)
     if importlib.util.find_spec("amaranth") is None:
         raise ConfigError("amaranth must be installed, not found; pip install 'nm-accel[rtl]'")

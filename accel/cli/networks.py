@@ -61,7 +61,7 @@ def _list_networks(options: argparse.Namespace) -> None:
 
 
 def _trace(options: argparse.Namespace) -> None:
-    check_writable(options.output)
+    check_writable(options.output, options.target.rpartition(":")[0])
     with stages("importing PyTorch") as show:
         from accel.models.target import trace_target
 
@@ -76,7 +76,7 @@ def _trace(options: argparse.Namespace) -> None:
 def _import(options: argparse.Namespace) -> None:
     from accel.scalesim import read_topology
 
-    check_writable(options.output)
+    check_writable(options.output, options.file)
     trace, patterns = read_topology(options.file)
     trace.save(options.output)
     print(f"{options.output}: {len(trace.layers)} layers", file=sys.stderr)

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import TypeAlias
 
 from accel.errors import ConfigError
 
+Place: TypeAlias = "str | Path | None"
+"""A file; "-" is standard output, None nothing."""
 
-def check_writable(file: str | Path | None) -> None:
-    """Refuse an output that cannot be written before any work is done for it."""
+
+def check_writable(file: Place, *inputs: Place) -> None:
+    """Refuse an output that cannot be written, or that is one of the files `inputs`, before any work is done for it."""
     if file is None or file == "-":
         return
     path = Path(file)
+    for name in inputs:
+        if _is_same(file, name) and path.is_file():  # what is read from a terminal may be written to it
+            raise ConfigError(f"output must be another file than the input {name}, not {file}; choose another place")
     if path.is_dir():
         raise ConfigError(f"output must be a file, not the directory {path}")
     if not path.parent.is_dir():
@@ -24,21 +31,31 @@ def check_writable(file: str | Path | None) -> None:
         raise ConfigError(f"output must be writable, not {path}; choose another place")
 
 
-def check_outputs(json: str | None, csv: str | None) -> None:
-    """Refuse one place for both forms of a result, and a place that cannot be written; "-" is standard output."""
-    if json and json == csv:
+def check_outputs(json: str | None, csv: str | None, inputs: Sequence[Place] = ()) -> None:
+    """Refuse one place for both forms of a result, and a place as `check_writable` does."""
+    if _is_same(json, csv):
         raise ConfigError(f"json and csv must go to different places, not both to {json}")
     for file in (json, csv):
-        check_writable(file)
+        check_writable(file, *inputs)
 
 
-def check_timeline(file: str | None, *others: str | None) -> None:
-    """Refuse a place for a timeline that cannot be written, or that is also one of the `others`."""
+def check_timeline(file: str | None, *others: str | None, inputs: Sequence[Place] = ()) -> None:
+    """Refuse a place for a timeline that is also one of the `others`, and a place as `check_writable` does."""
     if file == "-":
         raise ConfigError("timeline must be a file, not '-'; give it a name")
-    if file and file in others:
+    if any(_is_same(file, other) for other in others):
         raise ConfigError(f"timeline must go to a place of its own, not to {file}")
-    check_writable(file)
+    check_writable(file, *inputs)
+
+
+def _is_same(one: Place, other: Place) -> bool:
+    """Return whether both are the same place, by whatever names, whether there is a file yet or not."""
+    if not one or not other or "-" in (one, other):
+        return bool(one) and one == other
+    try:
+        return Path(one).samefile(other)
+    except OSError:
+        return os.path.realpath(one) == os.path.realpath(other)
 
 
 def write(file: str, text: str) -> None:

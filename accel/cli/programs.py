@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from accel.cli.arguments import Commands, add_json, add_step, add_timeline, step_choices
+from accel.cli.arguments import Commands, add_json, add_step, add_timeline, input_files, step_choices
 from accel.cli.output import after_a_second, check_timeline, check_writable, write_outputs
 from accel.errors import ConfigError, ScheduleError
 
@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from accel.sim.machine import Timing
 
 RUN_SCHEMA_VERSION = 1
-_TEXT_START = b"nmprog "
-"""What a program's text begins with; a binary file has the number of its version after the name."""
+_START = b"nmprog"
+"""What a program begins with: a space comes next in its text, the number of the version in a binary file."""
+_FIRST_BYTES = 64
+"""At least the header of a binary file."""
 
 
 def add_compile(commands: Commands) -> None:
@@ -79,7 +81,7 @@ def _add_program(command: argparse.ArgumentParser, what: str) -> None:
 
 
 def _compile(options: argparse.Namespace) -> None:
-    _check_program_output(options.output)
+    _check_program_output(options.output, *input_files(options))
     with after_a_second() as show:
         show("scheduling and compiling")
         program = _compiled(options)
@@ -105,9 +107,8 @@ def _compiled(options: argparse.Namespace) -> Program:
 
 
 def _run(options: argparse.Namespace) -> None:
-    if options.json:
-        check_writable(options.json)
-    check_timeline(options.timeline, options.json)
+    check_writable(options.json, options.program)
+    check_timeline(options.timeline, options.json, inputs=[options.program])
     from accel.dataflow.verifier import verify
     from accel.sim.machine import run_program
 
@@ -133,7 +134,7 @@ def _run(options: argparse.Namespace) -> None:
 def _disassemble(options: argparse.Namespace) -> None:
     from accel.assembly import to_text
 
-    check_writable(options.output)
+    check_writable(options.output, options.program)
     with after_a_second() as show:
         show("reading")
         lines = to_text(_read_program(options.program))
@@ -144,7 +145,7 @@ def _assemble(options: argparse.Namespace) -> None:
     from accel.assembly import from_text
     from accel.validation import read_text
 
-    _check_program_output(options.output)
+    _check_program_output(options.output, options.program)
     with after_a_second() as show:
         show("reading")
         program = from_text(read_text(Path(options.program), ScheduleError), options.program)
@@ -152,27 +153,43 @@ def _assemble(options: argparse.Namespace) -> None:
     print(f"{options.output}: {_what(program)}", file=sys.stderr)
 
 
-def _check_program_output(file: str) -> None:
+def _check_program_output(file: str, *inputs: str) -> None:
     """Refuse a place for a program that cannot be written, and one that is no file: it would be replaced by one."""
     if file == "-":
         raise ConfigError("output must be a file, not '-'; give it a name")
-    check_writable(file)
+    check_writable(file, *inputs)
     if Path(file).exists() and not Path(file).is_file():
         raise ConfigError(f"output must be a file, not the device {file}")
 
 
 def _read_program(file: str) -> Program:
-    """Return the program of a binary file or a text."""
+    """Return the program of a binary file or a text, read once: it may be a pipe."""
     from accel import program_file
     from accel.assembly import from_text
-    from accel.validation import read_text
 
+    data = _read_bytes(file)
+    if not data.startswith(_START + b" "):
+        return program_file.from_bytes(data, file)
+    try:
+        return from_text(data.decode(), file)
+    except UnicodeDecodeError:
+        raise ScheduleError(f"{file} must be UTF-8 text, not binary data") from None
+
+
+def _read_bytes(file: str) -> bytes:
+    """Return the contents of a program's file; of what is no program, which may be endless, only how it begins."""
     try:
         with Path(file).open("rb") as opened:
-            is_text = opened.read(len(_TEXT_START)) == _TEXT_START
-    except OSError:
-        is_text = False  # the reader of programs says what is wrong
-    return from_text(read_text(Path(file), ScheduleError), file) if is_text else program_file.load(file)
+            data = opened.read(_FIRST_BYTES)
+            return data + opened.read() if data.startswith(_START) else data
+    except IsADirectoryError:
+        raise ScheduleError(f"{file} must be a file, not a directory") from None
+    except FileNotFoundError:
+        raise ScheduleError(f"{file} does not exist") from None
+    except OSError as error:
+        raise ScheduleError(f"{file} cannot be read: {error.strerror}") from None
+    except MemoryError:
+        raise ScheduleError(f"{file} must fit memory, not be longer") from None
 
 
 def _write_program(program: Program, file: str, as_text: bool) -> None:

@@ -13,6 +13,7 @@ from accel.cli.arguments import (
     add_method,
     add_network,
     add_optimizer,
+    input_files,
     parse_dense_layers,
     parse_names,
     parse_whole_numbers,
@@ -57,7 +58,7 @@ def add_scale(commands: Commands) -> None:
 
 
 def _scale(options: argparse.Namespace) -> None:
-    check_outputs(options.json, options.csv)
+    check_outputs(options.json, options.csv, input_files(options))
     from accel import scale, text
 
     between = scaling.Network(options.link_gbps, options.link_latency_us, options.bucket_mib, options.gradients, options.update)

@@ -15,6 +15,7 @@ from accel.cli.arguments import (
     add_json,
     add_step,
     add_timeline,
+    input_files,
     parse_names,
     step_choices,
 )
@@ -23,9 +24,8 @@ from accel.errors import ConfigError
 from accel.report import Report
 
 if TYPE_CHECKING:
+    from accel.api import StepRun
     from accel.html import MethodRun
-    from accel.program import Program
-    from accel.sim.machine import Timing
 
 _Item = TypeVar("_Item")
 
@@ -109,16 +109,19 @@ def _add_step_arguments(command: Parser) -> None:
 
 
 def _simulate(options: argparse.Namespace) -> None:
-    check_outputs(options.json, options.csv)
-    check_timeline(options.timeline, options.json, options.csv)
+    inputs = input_files(options)
+    check_outputs(options.json, options.csv, inputs)
+    check_timeline(options.timeline, options.json, options.csv, inputs=inputs)
     if options.timeline and options.model != "machine":
         raise ConfigError(f"model must be machine for a timeline, not {options.model}; leave out --model or --timeline")
     from accel import text
 
     with waiting():
-        report = _run_step(options, not options.no_baseline)
-        if options.timeline:
-            _write_timeline(options, report)
+        report, executed = _run_step(options, not options.no_baseline)
+        if options.timeline and executed:
+            from accel.timeline import write_timeline
+
+            write_timeline(*executed, options.timeline, report.rows)
     outputs = {options.json: report.to_json, options.csv: report.to_csv}
     if "-" not in outputs:
         text.print_report(report, text.console(), options.layers)
@@ -126,15 +129,16 @@ def _simulate(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    check_writable(options.output)
+    check_writable(options.output, *input_files(options))
     from accel import api, html, timeline
 
     with waiting():
         arch = api.resolve_arch(options.arch)
         main_run, runs = html.chosen_runs(options.method, options.pattern, options.compare, arch)
-        report = _run_step(options, True)
-        compared = [report if run == main_run else _run_step(_with(options, run), report.baseline or True) for run in runs]
-        lanes = timeline.lanes(*_run_program(options, report)) if options.model == "machine" else None
+        report, executed = _run_step(options, True)
+        lanes = timeline.lanes(*executed) if executed else None
+        dense = report.baseline or True
+        compared = [report if run == main_run else _run_step(_with(options, run), dense).report for run in runs]
         page = html.build_page(report, arch, compared, _report_command(options, runs), lanes)
     if options.output == "-":
         sys.stdout.write(page)
@@ -163,12 +167,12 @@ def _compare(options: argparse.Namespace) -> None:
     text.print_comparison(result, text.console())
 
 
-def _run_step(options: argparse.Namespace, baseline: bool | Report) -> Report:
-    """Return the report of what `_add_step_arguments` asks for; "auto" takes the better way to compact weights."""
+def _run_step(options: argparse.Namespace, baseline: bool | Report) -> StepRun:
+    """Return the run of what `_add_step_arguments` asks for; "auto" takes the better way to compact weights."""
     from accel import api
 
-    def run(pregenerate: bool, baseline: bool | Report) -> Report:
-        return api.simulate(
+    def run(pregenerate: bool, baseline: bool | Report) -> StepRun:
+        return api.run_step(
             options.network,
             options.arch,
             pregenerate=pregenerate,
@@ -180,28 +184,10 @@ def _run_step(options: argparse.Namespace, baseline: bool | Report) -> Report:
             **step_choices(options),
         )
 
-    report = run(options.pregenerate != "off", baseline)
+    found = run(options.pregenerate != "off", baseline)
     if options.pregenerate == "auto":  # dense training has no compact weights: it is the same with either
-        report = min(report, run(False, report.baseline or False), key=lambda report: report.merit)
-    return report
-
-
-def _run_program(options: argparse.Namespace, report: Report) -> tuple[Program, Timing]:
-    """Return the program whose step `report` is about, and when its instructions ran."""
-    from accel import api
-    from accel.dram import resolve_dram
-    from accel.sim.machine import run_program
-
-    choices = step_choices(options) | {"pregenerate": report.pregenerate}
-    choices |= {"energy": options.energy, "objective": options.objective}
-    program = api.compile_step(options.network, options.arch, **choices)
-    return program, run_program(program, resolve_dram(options.dram, program.tables.arch))
-
-
-def _write_timeline(options: argparse.Namespace, report: Report) -> None:
-    from accel.timeline import write_timeline
-
-    write_timeline(*_run_program(options, report), options.timeline, report.rows)
+        found = min(found, run(False, found.report.baseline or False), key=lambda run: run.report.merit)
+    return found
 
 
 def _with(options: argparse.Namespace, run: MethodRun) -> argparse.Namespace:
@@ -227,5 +213,7 @@ def _report_command(options: argparse.Namespace, runs: Iterable[MethodRun]) -> s
     )
     for name in options_said:
         value = getattr(options, name)
+        if name == "dense_layers" and value == "":
+            value = "none"  # no name pattern at all; left out, the default would hold
         words += [f"--{name.replace('_', '-')}", str(value)] if value not in (None, "") else []
     return shlex.join([*words, "--compare", ",".join(map(str, runs)), "-o", "report.html"])

@@ -123,7 +123,7 @@ class _Writer:
     def _add_product(self, scheduled: ScheduledGemm, tile_kernels: list[int]) -> None:
         gemm, mapping = scheduled.gemm, scheduled.mapping
         product, tiling = _product_of(gemm, mapping, self.arch), _tiling_of(mapping)
-        objects = self.tables.objects(scheduled, product, tile_kernels)
+        objects = self.tables.objects(scheduled, product, tile_kernels, _spills(product, tiling))
         west, north = (gemm.rhs, gemm.lhs) if mapping.swapped else (gemm.lhs, gemm.rhs)
         room = _instructions_at_most(product, tiling, self.arch, len(tile_kernels))
         output = Output(np.zeros((room, len(FIELDS)), np.int64), np.zeros((room, _ENGINES), np.int64), np.zeros(1, np.int64))
@@ -137,10 +137,10 @@ class _Writer:
         self.chunks.append(rows)
         self.needs.append(output.needs[:size])
         self._wrote(gemm.writes, Engine.STORE)
-        self._use(west.tensors + north.tensors + (PARTIAL_SUMS,), Engine.LOAD)
+        self._use(west.tensors + north.tensors + ((PARTIAL_SUMS,) if objects.sums >= 0 else ()), Engine.LOAD)
         stored = np.where(rows[:, FIELDS.index("opcode")] == Engine.STORE, rows[:, FIELDS.index("object")], -1)
         for names, view in ((gemm.writes, objects.out), ((PARTIAL_SUMS,), objects.sums)):
-            if (stored == view).any():
+            if view >= 0 and (stored == view).any():
                 self._use(names, Engine.STORE, first + int((stored == view).argmax()))
 
     def _words(self, gemm: Gemm, mapping: Mapping) -> Words:
@@ -218,6 +218,15 @@ def _product_of(gemm: Gemm, mapping: Mapping, arch: Arch) -> Product:
     west, north = reversed(sides) if mapping.swapped else sides
     shape = gemm.shape
     return Product(west, north, shape.count, groups, mapping.run_keep, gemm.out_bits, gemm.out_elems, shape.macs)
+
+
+def _spills(product: Product, tiling: Tiling) -> bool:
+    """Return whether partial sums go to DRAM and back: a loop over m or n turns inside of that over k."""
+    if tiling.tile_groups >= product.groups:
+        return False
+    turns = {"m": ceil_div(product.west.size, tiling.tile_m), "n": ceil_div(product.north.size, tiling.tile_n)}
+    _, inside = LOOP_ORDERS[tiling.order].split("k")
+    return any(turns[loop] > 1 for loop in inside)
 
 
 def _tiling_of(mapping: Mapping) -> Tiling:

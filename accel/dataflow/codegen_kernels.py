@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from accel.jit import kernel
-from accel.program import INSTRUCTION
+from accel.program import INSTRUCTION, Engine, Flag
 from accel.timing.array import ceil_div
 from accel.timing.gemm import OS, Machine, Product, Tiling, tile_bits
 
@@ -22,8 +22,8 @@ FIELDS = tuple(INSTRUCTION.names or ())
 _OPCODE, _FLAGS, _WAITS, _SIGNALS, _SITE, _OBJECT, _REPEAT, _WEST_AT, _NORTH_AT, _OUT_AT = range(10)
 _ROW, _ROWS, _COL, _COLS, _GROUP, _GROUPS, _WORDS, _BYTES = range(10, 18)
 
-LOAD, STORE, COMPUTE, PRUNE, VECTOR = 0, 1, 2, 3, 4
-FIRST, LAST = 2, 4
+LOAD, STORE, COMPUTE, PRUNE, VECTOR, _ = map(int, Engine)
+_, FIRST, LAST = map(int, Flag)
 _WEST, _NORTH, _OUT = 0, 1, 2
 
 

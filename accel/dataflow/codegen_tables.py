@@ -63,9 +63,12 @@ class TableWriter:
             Life(self.sizes.get(name, 0), 0 if name in kept | self.given else first, self.event if name in kept else last)
             for name, (first, last) in ((name, self.used[name]) for name in self.numbers)
         ]
+        # FP32 weights and the optimizer's state lie behind all others; their gradients are among them.
+        behind = sum(update.master_bytes - FP32_BYTES * update.elems for update in self.step.updates)
+        room = self.arch.dram_capacity_bytes - behind
         return tuple(
             Tensor(name=name, address=address, bytes=life.size, format=_format(name))
-            for name, life, address in zip(self.numbers, lives, place(lives, self.arch.dram_capacity_bytes), strict=True)
+            for name, life, address in zip(self.numbers, lives, place(lives, room), strict=True)
         )
 
     def reused(self, tables: Tables) -> Iterator[tuple[str, str]]:
@@ -133,8 +136,8 @@ class TableWriter:
         self.updates.append(update)
         return len(self.updates) - 1
 
-    def objects(self, scheduled: ScheduledGemm, product: Product, tile_kernels: list[int]) -> Objects:
-        """Add what a product on the array needs and return where it is."""
+    def objects(self, scheduled: ScheduledGemm, product: Product, tile_kernels: list[int], spills: bool) -> Objects:
+        """Add what a product on the array needs and return where it is; `spills` says whether partial sums go to DRAM."""
         self.event += 1
         gemm, mapping = scheduled.gemm, scheduled.mapping
         west, north = (gemm.rhs, gemm.lhs) if mapping.swapped else (gemm.lhs, gemm.rhs)
@@ -147,8 +150,11 @@ class TableWriter:
             group=mapping.run_group,
             out_bits=32 if gemm.out_bits == FP32_BITS else 16,
         )
-        sums_bytes = FP32_BYTES * product.west.size * product.north.size
-        self.sizes[PARTIAL_SUMS] = max(self.sizes.get(PARTIAL_SUMS, 0), sums_bytes)
+        sums = -1
+        if spills:
+            sums_bytes = FP32_BYTES * product.west.size * product.north.size
+            self.sizes[PARTIAL_SUMS] = max(self.sizes.get(PARTIAL_SUMS, 0), sums_bytes)
+            sums = self._results((PARTIAL_SUMS,), product, (0, 0), FP32_BITS)
         prune = (north.pattern.keep, north.pattern.group) if product.north.online else (0, 0)
         access = gemm.out_access.swapped if gemm.out_access is not None and mapping.swapped else gemm.out_access
         return Objects(
@@ -156,7 +162,7 @@ class TableWriter:
             west=self._operand("west", west, product.west, product, (0, 0)),
             north=self._operand("north", north, product.north, product, prune),
             out=self._results(gemm.writes, product, pads, gemm.out_bits, access),
-            sums=self._results((PARTIAL_SUMS,), product, (0, 0), FP32_BITS),
+            sums=sums,
             mode=self.modes.setdefault(mode, len(self.modes)),
             first_tile_kernel=tile_kernels[0] if tile_kernels else -1,
             tile_kernels=len(tile_kernels),

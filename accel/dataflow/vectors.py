@@ -174,7 +174,8 @@ class VectorUnit:
         if layer.op == "embedding" and layer.trainable:  # every row is added to its row of the gradient
             dram_bytes += batch * 2 * FP32_BYTES * layer.out_elems
         lane_ops = batch * cost.backward_ops * layer.out_elems * layer.window
-        saved = self.tensors.saved(layer) or (layer.name, *self._reads(layer))
+        own = () if cost.saves == "input" else (layer.name,)
+        saved = self.tensors.saved(layer) or own + self._reads(layer)
         reads = tuple(dict.fromkeys((*self.tensors.gradient(layer.name), *saved)))
         writes = self.tensors.input_gradients(layer)
         if layer.params and layer.trainable:

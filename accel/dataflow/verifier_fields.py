@@ -10,14 +10,13 @@ import numpy.typing as npt
 
 from accel.dataflow.verifier_kernels import Rows
 from accel.errors import ScheduleError
-from accel.program import OBJECTS, SIDES, WORK_FIELDS, Engine, Flag, Program, Side, Tables, used_fields
+from accel.program import MAX_WORK, OBJECTS, SIDES, WORK_FIELDS, Engine, Flag, Program, Side, Tables, used_fields
 
 _Ints = npt.NDArray[np.int64]
 _Bools = npt.NDArray[np.bool_]
 _Say = Callable[[Any], str]
 """From an instruction with a problem to "field must be constraint, not value"."""
 
-_SPANS = (("row", "rows"), ("col", "cols"), ("group", "groups"))
 _BUFFERS = {"west": "west", "north": "north", "out": "output"}
 _MOST_BITS = 2.0**62
 
@@ -156,8 +155,24 @@ def _check_work(fields: Fields, problems: _Problems) -> None:
     is_tile = fields.rows.tile[fields.table["object"][vector]].astype(bool)
     _check_used(fields, problems, vector[is_tile], Engine.VECTOR, used_fields(Engine.VECTOR, tile=True))
     _check_region(fields, problems, vector[is_tile], "out")
+    _check_tile_work(fields, problems, vector[is_tile])
     _check_used(fields, problems, vector[~is_tile], Engine.VECTOR, ())
     _check_used(fields, problems, fields.places(Engine.UPDATE), Engine.UPDATE, ())
+
+
+def _check_tile_work(fields: Fields, problems: _Problems, places: npt.NDArray[np.intp]) -> None:
+    """Check that a tile kernel's operations on all its results can be counted."""
+    table = fields.table[places]
+    lane_ops = np.array([float(kernel.lane_ops) for kernel in fields.program.tables.kernels])[table["object"]]
+    results = table["rows"].astype(float) * table["cols"]
+    problems.add(
+        places,
+        lane_ops * results >= MAX_WORK,
+        lambda one: (
+            f"rows times cols must make less than 2**53 lane operations of kernel {one['object']}, "
+            f"not {one['rows']} times {one['cols']}"
+        ),
+    )
 
 
 def _check_used(

@@ -12,15 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from accel.jit import kernel
+from accel.program import Engine, Flag
 
 Ints = npt.NDArray[np.int64]
 Small = npt.NDArray[np.int32]
 Records = Any
 """Structured arrays. Fields go by `record["rows"]`: as attributes, `flags` and `repeat` are NumPy's own in plain Python."""
 
-LOAD, STORE, COMPUTE, PRUNE, VECTOR = range(5)
-ENGINES = 6
-FIRST, LAST = 2, 4
+LOAD, STORE, COMPUTE, PRUNE, VECTOR, _ = map(int, Engine)
+ENGINES = len(Engine)
+_, FIRST, LAST = map(int, Flag)
 WEST, NORTH, OUT = range(3)
 
 OK, RACE, MISSING, REPEAT, ROWS, COLS, GROUPS, VIEW, WORDS, DENSE, PRUNED, DEPTH, NOT_LAST, TOO_SOON, SUMS, OPEN, FORMAT = (
@@ -225,12 +226,12 @@ def _walk_compute(stream: Stream, rows: Rows, place: int, west: Pieces, north: P
         return fault
     west_maker, north_maker = west.about[west_piece]["maker"], north.about[north_piece]["maker"]
     this, west_tile, north_tile = stream.table[place], stream.table[west_maker], stream.table[north_maker]
-    code = _differs_from_tile(stream, rows, place, west_maker)
+    code = _differs_from_tile(stream, place, west_maker)
     if code == OK and not _holds(west_tile["row"], west_tile["rows"], this["row"], this["rows"]):
         code = ROWS
     if code != OK:
         return Fault(code, place, WEST, west_maker)
-    code = _differs_from_tile(stream, rows, place, north_maker)
+    code = _differs_from_tile(stream, place, north_maker)
     if code == OK and not _holds(north_tile["col"], north_tile["cols"], this["col"], this["cols"]):
         code = COLS
     if code == OK and rows.prune_keep[north_tile["object"]] and north.about[north_piece]["state"] != PRUNED_TILE:
@@ -277,9 +278,9 @@ def _long(field: int) -> int:
 
 
 @kernel
-def _differs_from_tile(stream: Stream, rows: Rows, place: int, maker: int) -> int:
+def _differs_from_tile(stream: Stream, place: int, maker: int) -> int:
     this, tile = stream.table[place], stream.table[maker]
-    if tile["repeat"] != this["repeat"] and rows.repeats[tile["object"]] > 1:
+    if tile["repeat"] != this["repeat"]:
         return REPEAT
     if tile["group"] != this["group"] or tile["groups"] != this["groups"]:
         return GROUPS

@@ -6,14 +6,13 @@ Tensors go by name and hold numbers in the order of their axes, without the padd
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from accel.errors import ScheduleError
 from accel.golden.numeric import Float32s
 from accel.golden.prune import Entries, prune
 from accel.program import Engine, Program, Tables
@@ -220,8 +219,3 @@ def kept_by(matrix: NDArray[Any], pattern: NMPattern, k_taps: int = 1) -> Flags:
     """Return what the golden pruning keeps of `matrix` (dim_k, dim_n)."""
     _, kept = spread(prune(matrix, pattern, k_taps))
     return kept[:, : len(matrix) // k_taps].reshape(matrix.shape)
-
-
-def refuse(source: str, problems: Iterable[str]) -> ScheduleError:
-    """Return the error that names `source`."""
-    return ScheduleError(f"{source}: " + "; ".join(problems))

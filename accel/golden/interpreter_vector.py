@@ -19,8 +19,11 @@ from accel.golden.vector import losses, norms, pooling, tensors, unary
 from accel.golden.vector.arithmetic import flush
 from accel.program import Kernel, Site
 from accel.trace import Attributes
+from accel.vector_ops import VECTOR_OPS
 
 Array = NDArray[Any]
+
+_SAVING_INPUT = frozenset(str(op) for op, cost in VECTOR_OPS.items() if cost.saves == "input")
 
 
 class Operator(NamedTuple):
@@ -115,11 +118,19 @@ class VectorUnit:
             dram.write(dram.name(number), values)
 
     def _backward(self, kernel: Kernel, site: Site, dram: Dram, operator: Operator) -> None:
-        """Read dy, y, inputs and parameters; write gradients of the inputs that want one, then of the parameters."""
-        names = [dram.name(number) for number in kernel.reads]
-        inputs = [] if operator.keeps else [dram.read(name) for name in names[2 : 2 + self._inputs(kernel, 2)]]
+        """Read dy, y, inputs and parameters; write gradients of the inputs that want one, then of the parameters.
+
+        An operator that saves its input does not read y: where its gradient is a function of y, that is found again.
+        """
+        names, work = [dram.name(number) for number in kernel.reads], self._work(kernel, site, dram)
         dy = np.zeros(0, np.float16) if _is_loss(kernel) else dram.read(names[0])
-        grads, of_params = operator.backward(self._work(kernel, site, dram), dy, dram.read(names[1]), inputs)
+        if operator.keeps:
+            grads, of_params = operator.backward(work, dy, dram.read(names[1]), [])
+        else:
+            before = 1 if kernel.op in _SAVING_INPUT else 2
+            inputs = [dram.read(name) for name in names[before : before + self._inputs(kernel, before)]]
+            y = operator.forward(work, inputs) if before == 1 else dram.read(names[1])
+            grads, of_params = operator.backward(work, dy, y, inputs)
         wanted = (kernel.attributes or {})["wanted"]
         found = [grads[at] for at in (wanted if isinstance(wanted, tuple) else ())]
         if len(kernel.writes) > len(found) and of_params is not None:

@@ -15,6 +15,8 @@ from accel.timing.jobs import Jobs, jobs_of
 
 Numbers = NDArray[np.int64]
 
+MAX_CYCLES = 2**61
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -63,7 +65,18 @@ def run_program(program: Program, dram: DramDevice | None = None) -> Timing:
     """
     instructions = program.instructions
     waits, signals = (instructions[name].astype(np.int64) for name in ("waits", "signals"))
-    return run_jobs(jobs_of(program, dram), waits, signals)
+    jobs = jobs_of(program, dram)
+    _check_length(jobs, program.tables.arch.dram_bytes_per_cycle)
+    return run_jobs(jobs, waits, signals)
+
+
+def _check_length(jobs: Jobs, bytes_per_cycle: float) -> None:
+    """Refuse what could take more cycles than 64 bits count, even if nothing ran beside anything."""
+    parts = (jobs.gap, jobs.lead, jobs.setup, jobs.work, jobs.latency)
+    cycles = sum(float(part.sum(dtype=np.float64)) for part in parts)
+    cycles += float(jobs.bytes.sum(dtype=np.float64)) / bytes_per_cycle
+    if not cycles < MAX_CYCLES:
+        raise ScheduleError(f"the program must take less than 2**61 cycles, not up to {cycles:.3g}; make it of less work")
 
 
 def run_jobs(jobs: Jobs, waits: Numbers, signals: Numbers) -> Timing:

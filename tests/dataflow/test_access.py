@@ -6,11 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from naive_layers import Layer, channels, grid, pixel_of
+from pydantic import ValidationError
 
 from accel.access import Access, Axis
 from accel.dataflow.accesses import Grids, LayerAccesses
 from accel.dataflow.context import Context, Options
 from accel.dataflow.lowering import lower
+from accel.errors import describe_validation
 from accel.gemm import Stage
 from accel.methods import method, optimizer
 from accel.sparsity import DENSE
@@ -72,6 +74,20 @@ def test_rows_without_extents_are_all_the_same():
     assert places.tolist() == [[3, 4, 5]] * 4
     turned, _ = access.swapped.places(1, np.arange(3), None, np.arange(10, 14))
     assert turned.tolist() == places.T.tolist()
+
+
+def test_digits_that_do_not_exist_are_refused_all_at_once():
+    axes = (Axis(size=2, terms=((0, 1), (2, 1))), Axis(size=5, terms=((60, 1), (1, 2))))
+    with pytest.raises(ValidationError) as refused:
+        Access(axes=axes, rows=(3,), inner=(4,))
+    assert describe_validation(refused.value) == [
+        "axes[0].terms must name digits less than the number of extents (2), not 2",
+        "axes[1].terms must name digits less than the number of extents (2), not 60",
+    ]
+    for field in ("repeats", "taps"):
+        with pytest.raises(ValidationError):
+            Access(axes=axes[:1], rows=(3,), **{field: (4,)})
+        assert Access(axes=axes[:1], rows=(3,), inner=(4,), **{field: (5,)}).shape == (2,)
 
 
 sizes = st.lists(st.integers(1, 3), min_size=0, max_size=3).map(tuple)

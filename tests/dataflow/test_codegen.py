@@ -134,6 +134,7 @@ def test_work_on_results_rides_between_the_product_and_its_store():
     assert stores[-1]["waits"] & 1 << Engine.VECTOR
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
     ("network", "arch", "pattern"), [("resnet9", "sat-vcu1525", "2:8"), ("vit-cifar", "edge-kv260", "4:8")]

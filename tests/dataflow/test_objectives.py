@@ -136,6 +136,7 @@ def test_of_mappings_as_good_the_one_with_least_traffic_is_taken():
     assert saved > 0
 
 
+@pytest.mark.compiled
 def test_closed_forms_of_the_search_count_what_the_report_counts():
     rng = np.random.default_rng(12)
     for index in range(15):
@@ -159,6 +160,7 @@ def as_searched(gemm, mapping):
     return product, Tiling(dataflow, mapping["row_lanes"], *sizes, LOOP_ORDERS.index(mapping["loop_order"]))
 
 
+@pytest.mark.compiled
 def test_each_objective_is_best_at_what_it_is_for():
     arch, table = preset("edge-kv260"), TABLE.replace(static_watts=0.0)
     step = step_of("resnet9", arch)
@@ -184,6 +186,7 @@ def step_of(network, arch, batch=2):
     return lower(resolve_trace(network), step_options(arch, "bdwp", "2:8", batch, None, "sgd", True))
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("network", ["resnet9", "vit-cifar", "mlp"])
 @pytest.mark.parametrize("pregenerate", [True, False])
 def test_the_scheduler_counts_the_energy_that_the_report_counts(network, pregenerate):
@@ -197,6 +200,7 @@ def test_the_scheduler_counts_the_energy_that_the_report_counts(network, pregene
     assert counted == pytest.approx(math.fsum(reported.values()) - reported["clock"] - reported["static"], rel=1e-9)
 
 
+@pytest.mark.compiled
 def test_energies_change_nothing_in_a_schedule_for_time():
     arch = preset("edge-kv260")
     step = step_of("resnet9", arch)
@@ -274,6 +278,7 @@ def random_step(rng, arch):
     return Step("net", 1, (Segment(tuple(gemms)),), (), Footprint(0, 0, 0, 0)), table, sums
 
 
+@pytest.mark.compiled
 def test_the_energy_delay_product_of_a_step_is_the_least_of_all_combinations_of_mappings():
     rng = np.random.default_rng(14)
     compared = better = 0
@@ -311,6 +316,7 @@ def test_an_unknown_objective_is_refused():
     )
 
 
+@pytest.mark.compiled
 def test_a_baseline_for_another_objective_is_refused():
     dense = simulate("mlp", batch=2, energy=TABLE, baseline=False, method="dense")
     refused(
@@ -325,6 +331,7 @@ def test_the_command_line_refuses_an_objective_without_energies(capsys):
     assert capsys.readouterr().err == message
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize(("objective", "unit"), [("time", "seconds"), ("energy", "joules"), ("edp", "joule_seconds")])
 def test_a_report_says_what_it_was_scheduled_for(objective, unit, capsys):
     arguments = ["simulate", "resnet9", "--arch", "edge-kv260", "--batch", "2", "--energy", "asic-7nm", "--no-baseline"]
@@ -340,6 +347,7 @@ def test_a_report_says_what_it_was_scheduled_for(objective, unit, capsys):
     assert ("evaluations a second" in text) == (objective != "edp")
 
 
+@pytest.mark.compiled
 def test_a_timeline_and_a_program_follow_the_objective():
     chosen = {"batch": 2, "energy": TABLE}
     programs = [compile_step("resnet9", "edge-kv260", objective=objective, **chosen) for objective in ("time", "energy")]
@@ -347,6 +355,7 @@ def test_a_timeline_and_a_program_follow_the_objective():
     assert to_bytes(compile_step("resnet9", "edge-kv260", batch=2)) == to_bytes(programs[0])
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("model", ["machine", "closed-form"])
 @pytest.mark.parametrize("network", ["resnet9", "vit-cifar", "mobilenetv2"])
 def test_the_gap_to_the_lower_bound_is_told_by_cause(network, model):
@@ -357,6 +366,7 @@ def test_the_gap_to_the_lower_bound_is_told_by_cause(network, model):
     assert min(gaps["padding"], gaps["drain"], gaps["dram"]) >= 0
 
 
+@pytest.mark.compiled
 def test_the_text_names_the_lower_bound_and_what_keeps_from_it(capsys):
     assert main(["simulate", "resnet9", "--batch", "2", "--no-baseline"]) == 0
     found = re.search(
@@ -371,6 +381,7 @@ def test_the_text_names_the_lower_bound_and_what_keeps_from_it(capsys):
     assert float(found[4]) == pytest.approx(100 * gaps[cause] / report.bound_cycles, rel=0.05)
 
 
+@pytest.mark.compiled
 def test_the_text_says_where_products_side_by_side_beat_their_bounds_added_up(capsys):
     report = simulate("resnet9", batch=2, baseline=False)
     rows = tuple(replace(row, lower_bound_cycles=2 * row.cycles) for row in report.rows)

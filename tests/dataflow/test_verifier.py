@@ -397,11 +397,9 @@ def test_operands_of_different_products_are_refused():
     refused(program, "2: north must be a tile of a view with as many groups of k as the one at west, not 9")
 
 
-def test_a_view_with_one_repeat_serves_all():
-    one = View(tensors=(1,), side="north", rows=2, distinct=2, groups=8, row_bits=512, group_bits=64)
+def test_a_tile_of_another_repeat_is_refused():
     hand = outputs_stay()
     hand.records[4]["repeat"] = 0
-    verify(hand.program(views=(tables().views[0], one, *tables().views[2:])))
     refused(hand.program(), "7: repeat must be 0, that of the tile at north 16 of instruction 4 (LOAD), not 1")
 
 
@@ -549,3 +547,11 @@ def test_engines_are_as_the_kernels_count_them():
     named = [kernels.LOAD, kernels.STORE, kernels.COMPUTE, kernels.PRUNE, kernels.VECTOR, kernels.ENGINES]
     assert named == [LOAD, STORE, COMPUTE, PRUNE, VECTOR, len(Engine)]
     assert [kernels.FIRST, kernels.LAST] == [FIRST, LAST]
+
+
+def test_tile_kernels_of_more_work_than_can_be_counted_are_refused():
+    hand = outputs_stay()
+    tile, streams = tables().kernels
+    heavy = tile.model_copy(update={"lane_ops": 2**50})
+    message = "5: rows times cols must make less than 2**53 lane operations of kernel 0, not 4 times 2"
+    refused(hand.program(kernels=(heavy, streams)), message)

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -355,3 +357,14 @@ def test_a_token_that_nobody_sends_is_refused():
         "instruction 1 (LOAD) must get the tokens it waits for, not none from COMPUTE; "
         "let it wait for what does not wait for it"
     )
+
+
+def test_a_program_of_more_cycles_than_can_be_counted_is_refused():
+    kernels = [Kernel(op="op", lane_ops=2**53 - 1, bytes=0, transfers=0, reads=(), writes=())]
+    slow = small_arch().replace(vector_lanes=1)
+    rows = tables(slow, kernels=kernels)
+    enough = timing_of(rows, *[instruction(VECTOR)] * 100).cycles
+    assert 100 * (2**53 - 1) <= enough < 2**61
+    message = "the program must take less than 2**61 cycles, not up to 5.4e+18; make it of less work"
+    with pytest.raises(ScheduleError, match=f"^{re.escape(message)}$"):
+        timing_of(rows, *[instruction(VECTOR)] * 300)

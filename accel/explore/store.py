@@ -1,0 +1,239 @@
+"""The folder of a sweep: rows in Parquet parts that are whole or not there, and the space they belong to.
+
+A part is written under another name and renamed, so that whatever ends the process leaves every part readable. What a stopped
+sweep had evaluated but not written is evaluated again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from accel.arch import Arch
+from accel.errors import ConfigError
+from accel.explore.evaluate import Row
+from accel.explore.space import Space, machine
+from accel.validation import read_text, toml_fields
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA_VERSION = 1
+PART_ROWS = 4096
+"""Rows at which a part is written, however little time has passed."""
+PART_SECONDS = 5.0
+"""Time after which a part is written, however few rows it has: what a stopped sweep loses at most."""
+
+_KEY, _SPACE, _BASE, _LOCK, _PARTS = "sweep.json", "space.toml", "base.toml", "lock", "parts"
+
+
+class Folder:
+    """The folder of one space, open for writing; a context manager that writes what is left at its end."""
+
+    def __init__(self, path: str | Path, space: Space, part_rows: int = PART_ROWS, part_seconds: float = PART_SECONDS) -> None:
+        """Open or make the folder `path` of `space`; refuses that of another space, or one that is in use."""
+        _pyarrow()
+        self.path, self._space = Path(path), space
+        self._part_rows, self._part_seconds = part_rows, part_seconds
+        self._rows: list[Row] = []
+        self._written_at = time.monotonic()
+        self.done: set[int] = set()
+        """Indices of the rows that are on disk."""
+        _check_place(self.path)
+        try:
+            (self.path / _PARTS).mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(self.path / _LOCK)
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be written: {error.strerror}; choose another folder") from None
+        try:
+            self._open()
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def _open(self) -> None:
+        """Check whose folder this is; of a new one, write the key last: without it nothing counts as written."""
+        for left in (*self.path.glob("*.tmp"), *(self.path / _PARTS).glob("*.tmp")):
+            left.unlink()
+        fields = [*self._space.axes, *self._space.file.derive]
+        key = {"schema_version": SCHEMA_VERSION, "digest": self._space.digest, "fields": fields}
+        if not (self.path / _KEY).exists():
+            _write_whole(self.path / _SPACE, self._space.text.encode())
+            _write_whole(self.path / _BASE, self._space.base.to_toml().encode())
+            _write_whole(self.path / _KEY, json.dumps(key).encode())
+        elif _read_key(self.path) != key:
+            raise ConfigError(f"{self.path} must be a new folder or one of this very space, not of another; choose another")
+        self.done = _indices(self.path)
+
+    def add(self, row: Row) -> None:
+        """Keep `row`; it is on disk at the latest when the folder is closed."""
+        self._rows.append(row)
+        if len(self._rows) >= self._part_rows or time.monotonic() - self._written_at >= self._part_seconds:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the rows that are kept."""
+        if self._rows:
+            name = f"part-{self._rows[0]['index']:012d}.parquet"
+            _write_whole(self.path / _PARTS / name, _parquet(self._rows, self._space))
+            self.done.update(row["index"] for row in self._rows)
+            self._rows = []
+        self._written_at = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            self.flush()
+        finally:
+            os.close(self._lock)
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a folder holds, read without the files that its space file names."""
+
+    table: pd.DataFrame
+    """Every row, by index."""
+    base: Arch
+    toml: dict[str, Any]
+    """The space file."""
+    fields: tuple[str, ...]
+    """The fields of machines that vary or follow."""
+
+    @classmethod
+    def load(cls, path: str | Path) -> Results:
+        """Return the results of a folder, whether or not its sweep has ended."""
+        folder = Path(path)
+        key = _read_key(folder)
+        toml = toml_fields(read_text(folder / _SPACE, ConfigError), str(folder / _SPACE))
+        return cls(_table(folder), Arch.load(folder / _BASE), toml, tuple(key["fields"]))
+
+    def arches(self, table: pd.DataFrame) -> list[Arch]:
+        """Return the machine of each row of `table`, part of this one."""
+        columns = table[["index", *self.fields]].to_dict("records")
+        return [machine(self.base, int(row.pop("index")), _plain(row)) for row in columns]
+
+
+def _plain(row: Mapping[Hashable, Any]) -> dict[str, Any]:
+    """Return what a row of a table says of a machine, as `Arch` takes it."""
+    fields = {}
+    for name, value in row.items():
+        given = Arch.model_fields[str(name)].annotation
+        fields[str(name)] = int(value) if given is int else float(value) if given is float else tuple(value.tolist())
+    return fields
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise ConfigError("results need pyarrow, which is not installed; install nm-accel[explore]") from None
+    return pyarrow
+
+
+def _check_place(path: Path) -> None:
+    """Refuse a folder with other things in it before anything is written there."""
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"{path} must be a folder, not a file")
+    ours = {_KEY, _SPACE, _BASE, _LOCK, _PARTS}
+    if path.is_dir() and not (path / _KEY).exists():
+        others = [entry.name for entry in path.iterdir() if entry.name not in ours and entry.suffix != ".tmp"]
+        if others:
+            raise ConfigError(f"{path} must be a new folder or that of a sweep, not one with {min(others)} in it")
+
+
+def _locked(path: Path) -> int:
+    """Return the open file whose lock ends with this process, however that ends."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise ConfigError(f"{path.parent} must not be in use by another sweep; wait for it, or choose another folder") from None
+    return handle
+
+
+def _read_key(path: Path) -> Any:
+    if not (path / _KEY).is_file():
+        raise ConfigError(f"{path} must be the folder of a sweep (accel explore --out)")
+    try:
+        return json.loads((path / _KEY).read_text(encoding="utf-8"))
+    except ValueError:
+        raise ConfigError(f"{path / _KEY} must be JSON; the folder is damaged, choose another") from None
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Write a file that is there whole or not at all, and stays."""
+    unfinished = path.with_name(f"{path.name}.tmp")
+    with unfinished.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+
+
+def _parquet(rows: Iterable[Row], space: Space) -> bytes:
+    pyarrow = _pyarrow()
+    types = {int: pyarrow.int64(), float: pyarrow.float64(), str: pyarrow.string()}
+    texts = {"dataflows"}
+    fields = [
+        (name, types.get(kind) or pyarrow.list_(pyarrow.string() if name in texts else pyarrow.int64()))
+        for name, kind in space.columns.items()
+    ]
+    table = pyarrow.Table.from_pylist(list(rows), schema=pyarrow.schema(fields))
+    sink = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(table, sink)
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def _parts(path: Path) -> list[Path]:
+    return sorted((path / _PARTS).glob("*.parquet"))
+
+
+def _indices(path: Path) -> set[int]:
+    """Return the indices of the rows that are on disk."""
+    pyarrow = _pyarrow()
+    done: set[int] = set()
+    for part in _parts(path):
+        with _naming(part):
+            done.update(pyarrow.parquet.read_table(part, columns=["index"]).column("index").to_pylist())
+    return done
+
+
+def _table(path: Path) -> pd.DataFrame:
+    """Return every row, by index; integers stay integers where some are missing."""
+    pyarrow = _pyarrow()
+    import pandas as pd
+
+    tables = []
+    for part in _parts(path):
+        with _naming(part):
+            tables.append(pyarrow.parquet.read_table(part))
+    if not tables:
+        raise ConfigError(f"{path} must hold rows; it has none yet")
+    table: pd.DataFrame = pyarrow.concat_tables(tables).to_pandas(types_mapper={pyarrow.int64(): pd.Int64Dtype()}.get)
+    return table.sort_values("index", ignore_index=True)
+
+
+class _naming:
+    """Names the part that cannot be read."""
+
+    def __init__(self, part: Path) -> None:
+        self.part = part
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(error, OSError | _pyarrow().ArrowException):
+            raise ConfigError(f"{self.part} cannot be read; remove it to have its points evaluated again") from None
