@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from accel.cli import explore, hardware, networks, programs, scale, step, training
+from accel.cli import explore, hardware, networks, pareto, programs, scale, step, training
 from accel.cli.arguments import USER_ERROR, Commands, Parser
 from accel.errors import AccelError
 
@@ -27,7 +27,7 @@ COMMANDS: tuple[Callable[[Commands], None], ...] = (
     programs.add_assemble,
     scale.add_scale,
     explore.add_explore,
-    explore.add_pareto,
+    pareto.add_pareto,
     networks.add_trace,
     training.add_experiment,
     hardware.add_rtl,
