@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
+from numba.core.types import unliteral
 
 _SETTINGS: Any = numba.config  # its fields are made at run time
 _PACKAGE = Path(__file__).parent
-_KERNEL_FOLDERS = ("timing", "dataflow", "kernels", "sim/twin_kernels", "sim/machine_kernels")
+_KERNEL_FOLDERS = ("timing", "dataflow", "kernels", "sim/twin_kernels", "sim/machine_kernels", "explore/engine_kernels")
 _CONSTANTS = ("program.py",)
 """Files whose numbers kernels have compiled in: opcodes, flags, columns of an instruction."""
 
@@ -26,15 +27,32 @@ _Function = TypeVar("_Function", bound=Callable[..., object])
 
 
 def kernel(function: _Function) -> _Function:
-    """Return `function` compiled on its first call, without fastmath, cached on disk; plain Python if Numba is switched off."""
+    """Return `function` compiled on its first call, without fastmath, cached on disk; plain Python if Numba is switched off.
+
+    One whose name starts with an underscore is called by kernels alone: what reads arguments from Python's objects takes longer
+    to compile than most kernels do.
+    """
     if _SETTINGS.DISABLE_JIT:
         return function
+    is_inner = function.__name__.startswith("_")
+    options: dict[str, Any] = {"cache": True, "nogil": True, "no_cfunc_wrapper": True, "no_cpython_wrapper": is_inner}
     users_folder = _SETTINGS.CACHE_DIR
     _SETTINGS.CACHE_DIR = str(_cache_folder(users_folder))
     try:  # the decorator reads the folder once, here; a user's own functions keep theirs
-        return cast(_Function, numba.njit(cache=True, nogil=True)(function))
+        return cast(_Function, _without_literals(numba.njit(**options)(function)))
     finally:
         _SETTINGS.CACHE_DIR = users_folder
+
+
+def _without_literals(dispatcher: Any) -> Any:
+    """Return `dispatcher` compiled once for whatever constants kernels call it with: Numba would do so for each constant."""
+    call_template = dispatcher.get_call_template
+
+    def get_call_template(args: tuple[Any, ...], kws: dict[str, Any]) -> Any:
+        return call_template(tuple(map(unliteral, args)), {name: unliteral(kind) for name, kind in kws.items()})
+
+    dispatcher.get_call_template = get_call_template
+    return dispatcher
 
 
 @cache

@@ -60,7 +60,7 @@ def gemm(
     left, right, out = _padded(lhs), _fp32s(rhs), _empty(len(lhs), rhs.shape[1])
 
     def compute(column: int, row: int, rows: int) -> None:
-        _dense_tile(left, right, out, column, row, rows, IS_WIDE)
+        dense_tile(left, right, out, column, row, rows, IS_WIDE)
 
     _run_tiles(compute, rhs.shape[1], len(out), _thread_count(threads, lhs.size * rhs.shape[1]))
     return _finished(out[: len(lhs)], out_dtype)
@@ -81,7 +81,7 @@ def gemm_nm(
     left, out = _padded(lhs), _empty(len(lhs), entries.dim_n)
 
     def compute(row: int, column: int, columns: int) -> None:
-        _nm_tile(left, values, rows, out, row, column, columns)
+        nm_tile(left, values, rows, out, row, column, columns)
 
     _run_tiles(compute, len(out), entries.dim_n, _thread_count(threads, len(lhs) * entries.values.size))
     return _finished(out[: len(lhs)], out_dtype)
@@ -135,14 +135,14 @@ def _thread_count(threads: int | None, macs: int) -> int:
 def _fp32s(matrix: Float16s) -> Float32s:
     """Return `matrix` as C-contiguous FP32; NumPy's own conversion is an order of magnitude slower."""
     values = np.empty(matrix.shape, np.float32)
-    _widen(np.ascontiguousarray(matrix).view(np.uint16).reshape(-1), values.reshape(-1))
+    widen(np.ascontiguousarray(matrix).view(np.uint16).reshape(-1), values.reshape(-1))
     return values
 
 
 def _padded(matrix: Float16s) -> Float32s:
     """Return `matrix` as FP32, followed by rows of zeros up to a multiple of 4."""
     values = _empty(*matrix.shape)
-    _widen(np.ascontiguousarray(matrix).view(np.uint16).reshape(-1), values.reshape(-1))
+    widen(np.ascontiguousarray(matrix).view(np.uint16).reshape(-1), values.reshape(-1))
     values[len(matrix) :] = 0
     return values
 
@@ -188,7 +188,7 @@ def _pack(entries: Entries, dim_k: int) -> tuple[Float32s, _Rows]:
     tap, start = np.divmod(np.arange(0, entries.groups * group, group), ceil_div(k_inner, group) * group or 1)
     shape = (ceil_div(entries.groups * keep, depth), entries.dim_n, depth)
     values, rows = np.zeros(shape, np.float32), np.full(shape, dim_k, np.int32)
-    _pack_entries(
+    pack_entries(
         _fp32s(_columns(entries.values)),
         _columns(entries.index).astype(np.int64, copy=False),
         _columns(entries.valid).astype(np.bool_, copy=False),
@@ -206,7 +206,7 @@ def _columns(array: NDArray[_Scalar]) -> NDArray[_Scalar]:
 
 
 @kernel
-def _pack_entries(
+def pack_entries(
     entries: Float32s, index: _Integers, valid: _Flags, start: _Integers, elems: _Integers, values: Float32s, rows: _Rows
 ) -> None:
     """Fill in the valid entries; `start` is the strip row of the group of a step, `elems` how many elements the group has."""
@@ -222,7 +222,7 @@ def _pack_entries(
 
 
 @kernel
-def _dense_tile(
+def dense_tile(
     lhs: Float32s, rhs: Float32s, out: Float32s, first_column: int, first_row: int, rows: int, is_wide: bool
 ) -> None:
     """Compute `rows` rows of out, a multiple of 4, from `first_row` on, one strip of columns."""
@@ -243,7 +243,7 @@ def _dense_tile(
 
 
 @kernel
-def _nm_tile(
+def nm_tile(
     lhs: Float32s, values: Float32s, rows: _Rows, out: Float32s, first_row: int, first_column: int, columns: int
 ) -> None:
     """Compute `columns` columns of out from `first_column` on, one strip of rows."""
@@ -350,7 +350,8 @@ def _strip_of_rows(matrix: Float32s, first_row: int) -> Float32s:
 
 
 @kernel
-def _widen(bits: _Bits, values: Float32s) -> None:
+def widen(bits: _Bits, values: Float32s) -> None:
+    """Fill `values` with the FP16 numbers of `bits`."""
     for index in range(len(bits)):
         values[index] = _fp32(bits[index])
 

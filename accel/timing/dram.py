@@ -102,7 +102,7 @@ class _State(NamedTuple):
 
 def run_accesses(device: DramDevice, accesses: Accesses) -> int:
     """Return the clock after the last data of `accesses`, from clock 0 on with all rows closed; no refreshes."""
-    return int(_run_accesses(_numbers(device), _new_state(device), accesses))
+    return int(run_from_state(_numbers(device), _new_state(device), accesses))
 
 
 def beats(device: DramDevice, arch: Arch, streams: tuple[Stream, ...]) -> int:
@@ -227,7 +227,7 @@ def _new_state(device: DramDevice) -> _State:
 
 
 @kernel
-def _run_accesses(device: _Device, state: _State, accesses: Accesses) -> int:
+def run_from_state(device: _Device, state: _State, accesses: Accesses) -> int:
     """Return the clock after the last data of all channels."""
     end, before, was_write = 0, -1, -1
     for number in range(len(accesses.address)):

@@ -149,8 +149,8 @@ def array_cycles(machine: Machine, product: Product, tiling: Tiling) -> ArrayCyc
 
 
 @kernel
-def gemm_cost(machine: Machine, product: Product, tiling: Tiling, array: ArrayCycles) -> Cost:
-    """Return the cost of `product` under `tiling`; `array` is its `array_cycles` (given, for many tilings share it)."""
+def loads_and_stores(machine: Machine, product: Product, tiling: Tiling) -> tuple[int, int, int]:
+    """Return what all loads and stores move, how long they keep the DMA busy, and SORE: (bytes, DMA cycles, SORE cycles)."""
     west, north, groups = product.west, product.north, product.groups
     loops_m = ceil_div(west.size, tiling.tile_m)
     loops_n = ceil_div(north.size, tiling.tile_n)
@@ -167,18 +167,24 @@ def gemm_cost(machine: Machine, product: Product, tiling: Tiling, array: ArrayCy
     dram_bytes = ceil_div(product.repeats * (west_bits + north_bits + spill_bits) + store_bits, 8)
     transfers = west_passes * loops_m * loops_k + north_passes * loops_n * loops_k + (1 + 2 * spills) * loops_m * loops_n
     dma = dma_cycles(dram_bytes, product.repeats * transfers, machine.dram_bytes_per_cycle, machine.dma_setup)
-
-    fill, tail = end_cycles(machine, product, tiling)
     sore = 0
     if north.online:
-        north_groups = product.repeats * north_passes * north.size * groups
-        sore = sore_cycles(north_groups, machine.sore_lanes)
+        sore = sore_cycles(product.repeats * north_passes * north.size * groups, machine.sore_lanes)
+    return dram_bytes, dma, sore
+
+
+@kernel
+def gemm_cost(machine: Machine, product: Product, tiling: Tiling, array: ArrayCycles) -> Cost:
+    """Return the cost of `product` under `tiling`; `array` is its `array_cycles` (given, for many tilings share it)."""
+    dram_bytes, dma, sore = loads_and_stores(machine, product, tiling)
+    fill, tail = end_cycles(machine, product, tiling)
     ends = machine.dram_latency + fill + tail
     cycles = ends + max(array.run, dma - fill - tail, sore)
 
     psum_bytes = 0
     if tiling.dataflow == WS:
-        psum_bytes = 8 * product.repeats * west.size * north.size * (ceil_div(groups, machine.rows) - 1)
+        spread = ceil_div(product.groups, machine.rows)
+        psum_bytes = 8 * product.repeats * product.west.size * product.north.size * (spread - 1)
     return Cost(cycles, array.compute, array.slots, array.run, dma, sore, ends, dram_bytes, psum_bytes)
 
 

@@ -109,7 +109,7 @@ def jobs_of(program: Program, dram: DramDevice | None = None) -> Jobs:
     With `dram` beats are those of its banks and rows (docs/dram.md), without it bytes over the bandwidth.
     """
     jobs = np.zeros((len(Jobs._fields), len(program.instructions)), np.int64)
-    _fill_jobs(_rates_of(program.tables.arch), _sizes_of(program.tables), program.instructions, jobs)
+    fill_jobs(_rates_of(program.tables.arch), _sizes_of(program.tables), program.instructions, jobs)
     if dram is not None:
         jobs[_BEATS] = transfer_beats(program, dram)
     return Jobs(*jobs)
@@ -144,7 +144,7 @@ def _sizes_of(tables: Tables) -> _Sizes:
 
 
 @kernel
-def _fill_jobs(rates: _Rates, sizes: _Sizes, instructions: Instructions, jobs: Numbers) -> None:
+def fill_jobs(rates: _Rates, sizes: _Sizes, instructions: Instructions, jobs: Numbers) -> None:
     """Fill in all jobs, in order: a gap depends on the instruction before of the same engine."""
     slots = np.full(6, -1, np.int64)  # of the last instruction of each engine; -1: it had none
     mode, tile, idle = _signed(-1), _Tile(0, 0), _signed(0)

@@ -64,12 +64,20 @@ def _drain_writes(machine: Machine, product: Product, row_lanes: int) -> int:
 
 @kernel
 def _column_writes(machine: Machine, used_rows: int) -> int:
-    """Return the registers that the words of the first `used_rows` PEs of a column pass in one tile."""
-    total = 0
-    for row in range(used_rows):
-        below = (machine.rows - 1 - row) // machine.drain_lanes
-        total += machine.lanes * (machine.rows - row + (below + 1) * machine.lanes)
-    return total
+    """Return the registers that the words of the first `used_rows` PEs of a column pass in one tile.
+
+    Lane l of row r passes `rows - r + (q + 1) * lanes`, with q rows of its chain below it.
+    """
+    first, lanes, drain_lanes = machine.rows - used_rows, machine.lanes, machine.drain_lanes
+    below = _sum_of_quotients(machine.rows, drain_lanes) - _sum_of_quotients(first, drain_lanes)
+    return lanes * (used_rows * (machine.rows + first + 1) // 2 + (below + used_rows) * lanes)
+
+
+@kernel
+def _sum_of_quotients(count: int, divisor: int) -> int:
+    """Return the sum of 0 // divisor, 1 // divisor and so on, `count` of them."""
+    whole = count // divisor
+    return divisor * whole * (whole - 1) // 2 + whole * (count % divisor)
 
 
 @kernel

@@ -66,29 +66,16 @@ class State(NamedTuple):
     """(1, 2)."""
 
 
-@kernel
 def new_state(jobs: Jobs) -> State:
     """Return the state, of arrays, in which nothing has happened."""
-    count = jobs.engine.shape[1]
     engines = np.zeros((ENGINE_FIELDS, ENGINES), np.int64)
-    for number in range(count):
-        engines[END, jobs.engine[0, number]] += 1
-    engines[END] = np.cumsum(engines[END])
+    engines[END] = np.cumsum(np.bincount(jobs.engine[0], minlength=ENGINES))
     engines[BEGIN, 1:] = engines[END, :-1]
     engines[HEAD] = engines[BEGIN]
-    queue = np.empty((1, count), np.int64)
-    for number in range(count):
-        engine = jobs.engine[0, number]
-        queue[0, engines[HEAD, engine]] = number
-        engines[HEAD, engine] += 1
-    engines[HEAD] = engines[BEGIN]
     engines[ASKS] = _NOT_ASKING
-    tokens = np.empty((ENGINES, ENGINES), np.int64)
-    for sender in range(ENGINES):
-        tokens[sender] = engines[BEGIN, sender]
-    port = np.zeros((1, 2), np.int64)
-    port[0, SERVED] = _LAST_SERVED
-    return State(queue, engines, tokens, port)
+    queue = np.argsort(jobs.engine, kind="stable")
+    tokens = np.repeat(engines[BEGIN], ENGINES).reshape(ENGINES, ENGINES)
+    return State(queue, engines, tokens, np.array([[0, _LAST_SERVED]]))
 
 
 @kernel
