@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import product
 from math import prod
 from typing import NamedTuple
@@ -18,6 +19,9 @@ from accel.dataflow.context import Context
 from accel.gemm import Gemm
 from accel.trace import Attention, Conv, Layer, Linear, Matmul, Vector
 from accel.units import ceil_div
+
+_once = lru_cache(maxsize=2**10)
+"""Layers of a network are often alike, and its steps: most of `lower` would be making their accesses again."""
 
 Terms = tuple[tuple[str, int], ...]
 """(digit, step): digits go by names here."""
@@ -153,12 +157,14 @@ class Grids:
         first = Place(self.groups * count, (("group", count), ("small", 1)))
         return [first, *taps, Place(self.large_channels, (("large", 1),))]
 
+    @_once
     def gather(self) -> Accesses:
         """Return those of the product that reads the large grid: FF of a convolution."""
         digits = Digits(("group",), ("batch", *self._pixels), self._taps, ("large",), ("small",))
         weight = self._weight(Place(self.kernel[dim], ((f"tap {dim}", 1),)) for dim in self._dims)
         return product_accesses(self._extents, digits, self._large_tensor, weight, self._small_tensor)
 
+    @_once
     def weight_grad(self) -> Accesses:
         """Return those of WU: rows are taps and channels of the large grid."""
         digits = Digits(("group",), (*self._taps, "large"), (), ("batch", *self._pixels), ("small",))
@@ -167,17 +173,19 @@ class Grids:
         out = [Place(self.groups, (("group", 1),)), *taps, *ends]
         return product_accesses(self._extents, digits, self._large_tensor, self._small_tensor, out)
 
-    def scatter(self) -> Iterator[Accesses]:
-        """Yield those of the products that write the large grid, one for each residue class that some tap meets."""
-        return (self._scatter(classes) for classes in self._classes() if all(one.taps for one in classes))
+    @_once
+    def scatter(self) -> list[Accesses]:
+        """Return those of the products that write the large grid, one for each residue class that some tap meets."""
+        return [self._scatter(classes) for classes in self._classes() if all(one.taps for one in classes)]
 
-    def zeros(self) -> Iterator[Access]:
-        """Yield where the elements of the large grid lie that no tap meets, one residue class after the other."""
-        for classes in self._classes():
-            if not all(one.taps for one in classes):
-                sizes = {f"pixel {dim}": one.pixels for dim, one in enumerate(classes)}
-                rows = ("batch", *self._pixels)
-                yield _access(self._extents | sizes, self._written(classes), ("group",), rows, (), ("large",))
+    @_once
+    def zeros(self) -> list[Access]:
+        """Return where the elements of the large grid lie that no tap meets, one residue class after the other."""
+        return [self._zeros(classes) for classes in self._classes() if not all(one.taps for one in classes)]
+
+    def _zeros(self, classes: list[Residue]) -> Access:
+        sizes = {f"pixel {dim}": one.pixels for dim, one in enumerate(classes)}
+        return _access(self._extents | sizes, self._written(classes), ("group",), ("batch", *self._pixels), (), ("large",))
 
     def _classes(self) -> Iterator[list[Residue]]:
         for phases in product(*(range(min(step, size)) for step, size in zip(self.stride, self.large, strict=True))):
@@ -244,7 +252,7 @@ class LayerAccesses:
         if isinstance(layer, Linear):
             return [self._linear(layer).forward]
         grids = Grids.of(layer, self._batch)
-        return list(grids.scatter()) if layer.transposed else [grids.gather()]
+        return grids.scatter() if layer.transposed else [grids.gather()]
 
     def input_grad(self, layer: Conv | Linear) -> list[Accesses]:
         """Return those of BP."""
@@ -253,7 +261,7 @@ class LayerAccesses:
         if isinstance(layer, Linear):
             return [self._linear(layer).input_grad]
         grids = Grids.of(layer, self._batch)
-        return [grids.gather()] if layer.transposed else list(grids.scatter())
+        return [grids.gather()] if layer.transposed else grids.scatter()
 
     def weight_grad(self, layer: Conv | Linear) -> Accesses:
         """Return those of WU; the gradient of a weight that several layers share would have to be added up."""

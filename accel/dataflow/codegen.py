@@ -128,10 +128,10 @@ class _Writer:
         room = _instructions_at_most(product, tiling, self.arch, len(tile_kernels))
         output = Output(np.zeros((room, len(FIELDS)), np.int64), np.zeros((room, _ENGINES), np.int64), np.zeros(1, np.int64))
         order = np.array(["mnk".index(loop) for loop in mapping.loop_order])
-        emit_product(
-            output, self.state, self.machine, product, tiling, order, objects, self._words(gemm, mapping),
-            self._needs(west.tensors), self._needs(north.tensors),
-        )  # fmt: skip
+        needs = self._needs(west.tensors), self._needs(north.tensors)
+        west_first = bool(needs[0].sum() < needs[1].sum())  # what waits for less, weights above all, is not kept waiting
+        words = self._words(gemm, mapping)
+        emit_product(output, self.state, self.machine, product, tiling, order, objects, words, *needs, west_first)
         size, first = int(output.size[0]), int(self.state.counts.sum() - output.size[0])
         rows = output.rows[:size]
         self.chunks.append(rows)

@@ -50,6 +50,16 @@ class Words(NamedTuple):
     online_group_bits: int
 
 
+class Piece(NamedTuple):
+    """What one COMPUTE makes: a part of the results of a pair of tiles."""
+
+    repeat: int
+    row: int
+    rows: int
+    col: int
+    cols: int
+
+
 class State(NamedTuple):
     """What carries on from product to product, all int64.
 
@@ -160,8 +170,8 @@ def _load_north(
     _need(output, place, COMPUTE, uses)
     if product.north.online:
         pruned = _add(output, state, PRUNE, objects.site, objects.north, tile[0])
-        output.rows[pruned, _NORTH_AT:] = row[_NORTH_AT:]
-        output.rows[pruned, _BYTES] = 0
+        for column in (_NORTH_AT, _COL, _COLS, _GROUP, _GROUPS, _WORDS):
+            output.rows[pruned, column] = row[column]
         _need(output, pruned, LOAD, state.counts[LOAD])
 
 
@@ -217,13 +227,18 @@ def _copy_region(row: IntArray, source: IntArray) -> None:
 
 
 @kernel
-def _reload_sums(output: Output, state: State, objects: Objects, piece: IntArray, uses: int, turn: int) -> None:
-    """Load the partial sums (repeat, row, rows, col, cols) that the k turn before stored, `turn` stores ago."""
-    place = _add(output, state, LOAD, objects.site, objects.sums, piece[0])
+def _set_piece(row: IntArray, piece: Piece) -> None:
+    row[_ROW], row[_ROWS], row[_COL], row[_COLS] = piece.row, piece.rows, piece.col, piece.cols
+
+
+@kernel
+def _reload_sums(output: Output, state: State, objects: Objects, piece: Piece, uses: int, turn: int) -> None:
+    """Load the partial sums that the k turn before stored, `turn` stores ago."""
+    place = _add(output, state, LOAD, objects.site, objects.sums, piece.repeat)
     row, region = output.rows[place], _newest(state, _OUT)
     row[_OUT_AT], row[_WORDS] = region[0], region[1] - region[0]
-    row[_ROW : _COLS + 1] = piece[1:]
-    row[_BYTES] = piece[2] * piece[4] * 4
+    _set_piece(row, piece)
+    row[_BYTES] = piece.rows * piece.cols * 4
     _need(output, place, STORE, max(state.counts[STORE] - turn + 1, uses))
 
 
@@ -253,7 +268,7 @@ def _compute_tile(
     for col in range(0, north[2], piece_cols):
         for row in range(0, west[2], piece_rows):
             rows, cols = min(piece_rows, west[2] - row), min(piece_cols, north[2] - col)
-            piece = np.array([repeat, west[1] + row, rows, north[1] + col, cols])
+            piece = Piece(repeat, west[1] + row, rows, north[1] + col, cols)
             reloads, uses = turn > 0 and not is_first, 0
             if is_last if tiling.dataflow == OS else (is_first or reloads):
                 _, uses = _take(state, _OUT, ceil_div(rows * cols * bits, words.word_bits))
@@ -263,7 +278,7 @@ def _compute_tile(
             fields = output.rows[place]
             fields[_FLAGS] = (FIRST if is_first else 0) | (LAST if is_last else 0)
             fields[_WEST_AT], fields[_NORTH_AT] = _newest(state, _WEST)[0], _newest(state, _NORTH)[0]
-            fields[_ROW : _COLS + 1] = piece[1:]
+            _set_piece(fields, piece)
             fields[_GROUP], fields[_GROUPS] = first_group, groups
             if is_last or tiling.dataflow != OS:  # else the sums stay in the array
                 region = _newest(state, _OUT)
@@ -289,14 +304,16 @@ def emit_product(
     words: Words,
     west_needs: IntArray,
     north_needs: IntArray,
+    west_first: bool,
 ) -> None:
     """Append the instructions of a product on the array; `order` has the loops m, n, k as 0, 1, 2, outermost first.
 
-    `west_needs` and `north_needs` are the instructions of each engine that its operands wait for.
+    `west_needs` and `north_needs` are the instructions of each engine that its operands wait for, `west_first` says which of
+    two tiles is loaded first.
     """
-    sizes = np.array([product.west.size, product.north.size, product.groups])
-    tiles = np.array([tiling.tile_m, tiling.tile_n, tiling.tile_groups])
-    turns = (sizes + tiles - 1) // tiles
+    sizes = (product.west.size, product.north.size, product.groups)
+    tiles = (tiling.tile_m, tiling.tile_n, tiling.tile_groups)
+    turns = (ceil_div(sizes[0], tiles[0]), ceil_div(sizes[1], tiles[1]), ceil_div(sizes[2], tiles[2]))
     position_of_k = 0
     for position in range(3):
         if order[position] == 2:
@@ -306,8 +323,6 @@ def emit_product(
         inside *= turns[order[position]]
     turn = inside if inside > 1 and turns[2] > 1 else 0
     at = np.zeros(3, np.int64)
-    west_first = west_needs.sum() < north_needs.sum()  # what waits for less, weights above all, is not kept waiting
-    held_west, held_north = np.full(3, -1, np.int64), np.full(3, -1, np.int64)
     west, north = np.zeros(5, np.int64), np.zeros(5, np.int64)
     for repeat in range(product.repeats):
         for outer in range(turns[order[0]]):
@@ -316,22 +331,19 @@ def emit_product(
                     at[order[0]], at[order[1]], at[order[2]] = outer, middle, inner
                     for operand in range(2):
                         if (operand == 0) == west_first:
-                            if _is_new(held_west, repeat, at[0], at[2]):
+                            if _is_new(west, repeat, at[0] * tiles[0], at[2] * tiles[2]):
                                 _cut(west, repeat, at[0], at[2], sizes[0], tiles[0], sizes[2], tiles[2])
                                 _load_west(output, state, product, objects, words, west_needs, west)
-                        elif _is_new(held_north, repeat, at[1], at[2]):
+                        elif _is_new(north, repeat, at[1] * tiles[1], at[2] * tiles[2]):
                             _cut(north, repeat, at[1], at[2], sizes[1], tiles[1], sizes[2], tiles[2])
                             _load_north(output, state, product, objects, words, north_needs, north)
                     _compute_tile(output, state, machine, product, tiling, objects, words, west, north, turn)
 
 
 @kernel
-def _is_new(held: IntArray, repeat: int, index: int, k_index: int) -> bool:
-    """Return whether a tile is another than the one held, and take note of it."""
-    if held[0] == repeat and held[1] == index and held[2] == k_index:
-        return False
-    held[0], held[1], held[2] = repeat, index, k_index
-    return True
+def _is_new(held: IntArray, repeat: int, first: int, first_group: int) -> bool:
+    """Return whether the tile that starts there is another than the one held, or none is held."""
+    return bool(held[2] == 0 or held[0] != repeat or held[1] != first or held[3] != first_group)
 
 
 @kernel

@@ -5,6 +5,7 @@ So a place is taken again as late as can be: what writes there has to wait until
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -54,8 +55,7 @@ def _placed(numbered: list[tuple[int, Life]], room: int, round_and_round: bool) 
             address = _first_gap(in_use, size, 0)
         addresses[index], behind = address, address + size
         highest = max(highest, behind)
-        in_use.append((address, behind, life.last))
-        in_use.sort()
+        insort(in_use, (address, behind, life.last))
     return addresses, highest
 
 
@@ -64,5 +64,6 @@ def _first_gap(in_use: list[tuple[int, int, int]], size: int, address: int) -> i
     for start, end, _ in in_use:
         if address + size <= start:
             break
-        address = max(address, end)
+        if end > address:
+            address = end
     return address
