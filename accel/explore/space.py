@@ -10,7 +10,8 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -37,12 +38,17 @@ Value = int | float | tuple[int, ...] | tuple[str, ...]
 MAX_VALUES = 100_000
 """Of one field."""
 MAX_POINTS = 2**63 - 1
+_KEPT_VALUES = 4096
+"""Of one formula."""
 
 RESOURCE_COLUMNS = ("all_luts", "luts", "memory_luts", "flip_flops", "dsps", "block_rams", "ultra_rams")
 OBJECTIVES = (
-    "time", "energy_joules", "edp", *RESOURCE_COLUMNS, "dram_bytes_per_second", "samples_per_second_per_lut",
+    "time", "energy_joules", "edp", "power_watts", *RESOURCE_COLUMNS, "dram_bytes_per_second", "samples_per_second_per_lut",
 )  # fmt: skip
 """What a machine can be judged by: columns of a row (docs/explore.md, section 3)."""
+
+AMOUNTS = {"pes": int, "buffer_bytes": int, "west_link_bits": int}
+"""Columns of a row that are known before anything is simulated, with their types."""
 
 MAXIMIZED = frozenset({"samples_per_second_per_lut"})
 """Objectives of which more is better."""
@@ -247,6 +253,10 @@ class Constraints(Checked):
     max_buffer_bytes: Amount | None = None
     """West, north and output buffers together."""
     max_pes: Amount | None = None
+    max_west_link_bits: Amount | None = None
+    """Of the word of `group` elements that a row of the array takes from the west in one cycle."""
+    max_power_watts: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Mean power of every step; needs a table of energies."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -301,7 +311,7 @@ class Objectives(Checked):
     @model_validator(mode="after")
     def _check(self) -> Self:
         problems = [] if len(set(self.names)) == len(self.names) else [f"names must not repeat, not {list(self.names)}"]
-        wanting = [name for name in self.names if name in ("energy_joules", "edp")]
+        wanting = [name for name in self.names if name in ("energy_joules", "edp", "power_watts")]
         if wanting and self.energy is None:
             problems.append(f"energy must name a table of energies for {wanting[0]}")
         if self.energy is not None:
@@ -327,12 +337,44 @@ class SpaceFile(Checked):
     @model_validator(mode="after")
     def _check(self) -> Self:
         problems = [f"derive.{name} must not be varied too" for name in self.derive if name in self.vary]
+        if self.constraints.max_power_watts is not None and self.objectives.energy is None:
+            problems.append("constraints.max_power_watts must stand with objectives.energy, a table of energies")
         points = math.prod(len(values) for values in self.vary.values())
         if points > MAX_POINTS:
             problems.append(f"vary must have less than 2**63 points, not {points}")
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """A field or property of machines that follows from others, with the values it had before."""
+
+    name: str
+    formula: str
+    reads: tuple[str, ...]
+    known: dict[tuple[Any, ...], int | float] = field(default_factory=dict, compare=False)
+
+    @classmethod
+    def of(cls, name: str, formula: str) -> _Rule:
+        return cls(name, formula, tuple(formulas.names_of(formula)))
+
+    def value(self, numbers: Mapping[str, Any]) -> int | float:
+        """Return what follows from `numbers`; refuses a formula without a value."""
+        read = tuple([numbers[name] for name in self.reads])
+        if read not in self.known:
+            if len(self.known) >= _KEPT_VALUES:
+                self.known.clear()
+            self.known[read] = self._value(numbers)
+        return self.known[read]
+
+    def _value(self, numbers: Mapping[str, Any]) -> int | float:
+        try:
+            value = formulas.value_of(self.formula, numbers)
+        except ValueError as error:
+            raise ConfigError(f"{self.name} = {error}") from None
+        return math.floor(value) if self.name in _INTEGERS else float(value) if self.name in _NUMBERS else value
 
 
 @dataclass(frozen=True)
@@ -384,20 +426,36 @@ class Space:
 
     def derived(self, point: Mapping[str, Value]) -> dict[str, int | float]:
         """Return the fields that follow from those of `point`; integer fields are rounded down."""
-        numbers: dict[str, Any] = {name: getattr(self.base, name) for name in _NUMBERS} | {**point}
-        rules = {**PROPERTIES, **self.file.derive}
-        for name in _in_order(rules):
-            try:
-                value = formulas.value_of(rules[name], numbers)
-            except ValueError as error:
-                raise ConfigError(f"{name} = {error}") from None
-            numbers[name] = math.floor(value) if name in _INTEGERS else float(value) if name in _NUMBERS else value
+        numbers: dict[str, Any] = {**self._base_fields, **point}
+        for rule in self._rules:
+            numbers[rule.name] = rule.value(numbers)
         return {name: numbers[name] for name in self.file.derive}
+
+    @cached_property
+    def _rules(self) -> list[_Rule]:
+        """The formulas in an order in which each reads what is known, without properties that no point needs."""
+        rules = {**PROPERTIES, **self.file.derive}
+        wanted = {*self.file.derive}
+        for name in _in_order(rules):  # the value of a property of derived fields may not be
+            if wanted & {*formulas.names_of(rules[name])}:
+                wanted.add(name)
+        for name in reversed(_in_order(rules)):
+            if name in wanted:
+                wanted |= {*formulas.names_of(rules[name])}
+        return [_Rule.of(name, rules[name]) for name in _in_order(rules) if name in wanted]
+
+    @cached_property
+    def _base_fields(self) -> dict[str, Any]:
+        return self.base.model_dump()
 
     def arch(self, index: int) -> Arch:
         """Return the machine of a point, or refuse one that cannot be."""
         point = self.point(index)
-        return machine(self.base, index, {**point, **self.derived(point)})
+        return self.machine(index, {**point, **self.derived(point)})
+
+    def machine(self, index: int, fields: Mapping[str, Value]) -> Arch:
+        """Return the machine of a point whose fields, those of `point` and `derived`, are known."""
+        return _named(self._base_fields, self.base.name, index, fields)
 
     def options(self, method: MethodPart, arch: Arch) -> Options:
         """Return what the networks are lowered for on `arch`; refuses a pattern that it cannot run."""
@@ -411,9 +469,7 @@ class Space:
         own = ("cycles", "seconds", "dram_bytes") + (("joules",) if self.table else ())
         parts = [f"{network}.{method.label}." for network in self.traces for method in self.file.work.methods]
         steps = {prefix + name: int if name in ("cycles", "dram_bytes") else float for prefix in parts for name in own}
-        return (
-            {"index": int, **fields, "problem": str, "pes": int, "buffer_bytes": int} | dict.fromkeys(OBJECTIVES, float) | steps
-        )
+        return {"index": int, **fields, "problem": str, **AMOUNTS} | dict.fromkeys(OBJECTIVES, float) | steps
 
     @property
     def digest(self) -> str:
@@ -430,8 +486,12 @@ class Space:
 
 def machine(base: Arch, index: int, fields: Mapping[str, Value]) -> Arch:
     """Return the machine of point `index`: `base` with these `fields`, and a name of its own."""
-    changes: dict[str, Any] = {**fields}
-    return base.replace(name=f"{base.name}-{index}", description=f"a point of a space around {base.name}", **changes)
+    return _named(base.model_dump(), base.name, index, fields)
+
+
+def _named(base_fields: dict[str, Any], base_name: str, index: int, fields: Mapping[str, Value]) -> Arch:
+    named = {"name": f"{base_name}-{index}", "description": f"a point of a space around {base_name}"}
+    return Arch.from_fields({**base_fields, **named, **fields}, source=base_name)
 
 
 def _column_type(name: str) -> type:

@@ -3,14 +3,17 @@
 import random
 
 import pytest
+from small_traces import linear, loss
 
 from accel.api import simulate
 from accel.energy import energy_table
 from accel.errors import AccelError
+from accel.explore import engine
 from accel.explore import evaluate as evaluating
 from accel.explore.evaluate import Evaluator, evaluate
 from accel.explore.space import MAXIMIZED, OBJECTIVES, RESOURCE_COLUMNS, Space
 from accel.sim.resources import estimate, shares
+from accel.trace import Trace
 
 SPACE = """
 [arch]
@@ -105,18 +108,29 @@ def _check_row(space, index, row):
         assert row["samples_per_second_per_lut"] == pytest.approx(2 / seconds / estimate(arch).all_luts)
 
 
-def test_products_of_all_networks_are_searched_in_one_call_and_networks_lowered_once_a_word(space, monkeypatch):
+def test_products_of_all_points_are_searched_in_one_call_and_networks_lowered_once_a_word(space, monkeypatch):
     searches, lowered = [], []
-    monkeypatch.setattr(evaluating, "schedule_gemms", lambda gemms, arch: searches.append(len(gemms)) or real(gemms, arch))
-    monkeypatch.setattr(evaluating, "lower", lambda trace, options: lowered.append(options.word_elems) or lower(trace, options))
-    from accel.dataflow.lowering import lower
-    from accel.dataflow.scheduling import schedule_gemms as real
-
+    search, real_lower = engine.search_machines, evaluating.lower
+    monkeypatch.setattr(
+        engine, "search_machines", lambda machines, *more: searches.append(len(machines)) or search(machines, *more)
+    )
+    monkeypatch.setattr(
+        evaluating, "lower", lambda trace, options: lowered.append(options.word_elems) or real_lower(trace, options)
+    )
     evaluator = Evaluator(space)
-    runs = [row for row in map(evaluator.row, random.Random(1).sample(range(space.size), 80)) if row["problem"] is None]
-    assert len(searches) >= len(runs) > 5
-    assert set(lowered) == {4, 8}
-    assert all(lowered.count(word) <= 4 for word in (4, 8))  # networks times methods
+    rows = evaluator.rows(random.Random(1).sample(range(space.size), 80))
+    assert 1 <= len(searches) <= 2  # a call for each word
+    assert 5 < sum(searches) <= sum(row["problem"] is None for row in rows)  # some are alike to the search
+    # The word of 2 elements is too short for the first method; each other one has two networks and two methods.
+    assert [lowered.count(word) for word in (2, 4, 8)] == [0, 4, 4]
+
+
+def test_rows_are_those_of_single_points_in_their_order(space, evaluator):
+    indices = random.Random(2).sample(range(space.size), 20)
+    together = evaluator.rows(indices)
+    assert together == [evaluate(space, index) for index in indices]
+    assert [row["index"] for row in together] == indices
+    assert {row["problem"] is None for row in together} == {False, True}
 
 
 TINY = '[arch]\nbase = "test"\n[vary]\n{}\n[work]\nnetworks = {{mlp = 1.0}}\nbatch = 2\nmethods = [{{method = "dense"}}]\n{}'
@@ -127,7 +141,8 @@ TINY = '[arch]\nbase = "test"\n[vary]\n{}\n[work]\nnetworks = {{mlp = 1.0}}\nbat
     [
         ("max_pes = 15", "pes must be at most max_pes (15), not 16"),
         ("max_buffer_bytes = 14335", "buffer_bytes must be at most max_buffer_bytes (14335), not 14336"),
-        ("max_pes = 16\nmax_buffer_bytes = 14336\nfits = 'xck26'", None),
+        ("max_west_link_bits = 63", "west_link_bits must be at most max_west_link_bits (63), not 64"),
+        ("max_pes = 16\nmax_buffer_bytes = 14336\nmax_west_link_bits = 64\nfits = 'xck26'", None),
     ],
 )
 def test_bounds_of_amounts_hold(limits, problem):
@@ -154,3 +169,41 @@ def test_a_machine_that_is_not_built_has_no_row_where_resources_are_an_objective
     assert evaluate(space, 0)["problem"] == "adder_latency must be between 2 and 8 in hardware, not 1"
     alone = Space.from_text(TINY.format("adder_latency = [1]\nrow_lanes = [[1]]", '[objectives]\nnames = ["time"]'), "a")
     assert evaluate(alone, 0)["problem"] is None
+
+
+def test_a_machine_that_draws_more_than_the_bound_has_no_objectives():
+    def row_of(rest):
+        return evaluate(Space.from_text(TINY.format("array_rows = [4]", f'{rest}[objectives]\nenergy = "asic-45nm"'), "a"), 0)
+
+    free = row_of("")
+    watts = free["power_watts"]
+    assert watts == free["mlp.dense.joules"] / free["mlp.dense.seconds"]
+    assert row_of(f"[constraints]\nmax_power_watts = {watts}\n") == free
+    refused = row_of(f"[constraints]\nmax_power_watts = {watts / 2}\n")
+    assert refused["problem"] == f"power_watts must be at most max_power_watts ({watts / 2:g}), not {watts:.6g}"
+    assert refused["pes"] == 16
+    assert all(refused[name] is None for name in (*OBJECTIVES, "mlp.dense.cycles", "mlp.dense.joules"))
+
+
+def test_power_is_that_of_the_step_that_draws_most(space, evaluator):
+    row = next(row for row in map(evaluator.row, range(space.size)) if row["problem"] is None)
+    parts = [name.removesuffix("joules") for name in row if name.endswith(".joules")]
+    watts = [row[part + "joules"] / row[part + "seconds"] for part in parts]
+    assert len(watts) == 4
+    assert row["power_watts"] == max(watts) > row["energy_joules"] / row["time"]
+
+
+def test_an_objective_that_is_a_field_too_is_empty_where_the_machine_cannot_run():
+    space = Space.from_text(TINY.format("dram_bytes_per_second = [1e9]", "[constraints]\nmax_pes = 15"), "a")
+    assert evaluate(space, 0)["dram_bytes_per_second"] is None
+
+
+def test_a_network_that_cannot_be_lowered_is_refused_at_every_point(tmp_path):
+    layers = (linear("large", "x", 2**20, 2**20, 2**13), loss("large", 2**20))
+    path = tmp_path / "large.json"
+    path.write_text(Trace(name="large", inputs=("x",), layers=layers).to_json())
+    space = Space.from_text(TINY.format("array_rows = [2, 4]", "").replace("mlp", f'"{path}"'), "a")
+    problems = [row["problem"] for row in Evaluator(space).rows([0, 1, 0])]
+    assert problems == 3 * [
+        f"layer large: FF must have less than 2**52 multiply-accumulates, not {2 * 2**13 * 2**40}; lower the batch"
+    ]

@@ -96,6 +96,27 @@ def test_a_formula_without_a_value_is_refused_at_its_point():
         space.arch(0)
 
 
+def test_properties_without_a_value_are_refused_only_where_they_follow_from_a_formula():
+    broken = space_of("vector_latency_cycles = [0, 1]", '[derive]\nclock_hz = "0 * vector_latency_cycles"')
+    with pytest.raises(ConfigError, match=r"^dram_bytes_per_cycle = .* has no value: float division by zero$"):
+        broken.arch(0)
+    whole = space_of("array_rows = [2, 4]", '[derive]\nvector_lanes = "min(pes, 8)"')
+    assert [whole.arch(index).vector_lanes for index in (0, 1, 0)] == [8, 8, 8]
+    assert [whole.derived(point) for point in ({"array_rows": 1}, {"array_rows": 2})] == [
+        {"vector_lanes": 4},
+        {"vector_lanes": 8},
+    ]
+
+
+def test_a_formula_is_worked_out_once_for_equal_numbers(monkeypatch):
+    space, asked = space_of("array_rows = [2, 4]\nsore_lanes = [1, 2]", '[derive]\nvector_lanes = "array_rows * 2"'), []
+    monkeypatch.setattr(
+        "accel.explore.formulas.value_of", lambda formula, numbers: asked.append(formula) or value_of(formula, numbers)
+    )
+    assert [space.arch(index).vector_lanes for index in range(4)] == [4, 4, 8, 8]
+    assert asked == 2 * ["array_rows * 2"]
+
+
 def test_every_problem_of_a_file_is_reported_at_once():
     problems = refused(
         """
@@ -159,10 +180,23 @@ def test_every_problem_of_a_file_is_reported_at_once():
             "derive.array_rows must not follow from itself (with array_cols)",
         ),
         (f"{GROUP}[constraints]\nlut_frac = 0.5\n{WORK}", "constraints.lut_frac must stand with fits, a device, not alone"),
+        (
+            f"{GROUP}[constraints]\nmax_power_watts = 1.0\n{WORK}",
+            "constraints.max_power_watts must stand with objectives.energy, a table of energies",
+        ),
+        (
+            f"{GROUP}[constraints]\nmax_power_watts = 0.0\n{WORK}",
+            "constraints.max_power_watts must be greater than 0.0, not 0.0",
+        ),
+        (f"{GROUP}[constraints]\nmax_west_link_bits = 0\n{WORK}", "constraints.max_west_link_bits must be at least 1, not 0"),
         (f"{GROUP}{WORK}optimizer = 'x'", "work.optimizer must be one of sgd, sgd-plain, adam, not 'x'"),
         (f"{GROUP}{WORK}methods = [{{method = 'dense'}}, {{method = 'dense'}}]", "work.methods must not repeat dense"),
         (f"[vary]\n{WORK}", "vary must have 1 or more entries, not {}"),
         (f"{GROUP}{WORK}[objectives]\nnames = ['time', 'edp']", "objectives.energy must name a table of energies for edp"),
+        (
+            f"{GROUP}{WORK}[objectives]\nnames = ['power_watts']",
+            "objectives.energy must name a table of energies for power_watts",
+        ),
         (f"{GROUP}{WORK}[objectives]\nnames = ['time', 'time']", "objectives.names must not repeat, not ['time', 'time']"),
         (f"{GROUP}{WORK}[objectives]\nenergy = 'no.toml'", "objectives.energy: no.toml does not exist"),
         (f"{GROUP}[work]\nnetworks = {{}}", "work.networks must have 1 or more entries, not {}"),
