@@ -85,9 +85,9 @@ class Report:
     clock_hz: float
     pes: int
     pregenerate: bool
-    rows: tuple[Row, ...]
+    rows: tuple[Row, ...] = field(repr=False)
     dram_peak_bytes: int
-    footprint: dict[str, int]
+    footprint: dict[str, int] = field(repr=False)
     mac_saving_frac: float
     """Share of the nominal multiply-accumulates of dense training that the method does not do."""
     mappings_covered: int
@@ -325,6 +325,13 @@ class Report:
         import pandas as pd
 
         return pd.DataFrame(self._records())
+
+    def losses(self) -> pd.DataFrame:
+        """Return the cycles of the step as a pandas table, `STAGES` by cause: "useful", then `LOSSES`."""
+        import pandas as pd
+
+        cycles = {stage: [self.useful_cycles(stage), *(self.loss_cycles(stage, loss) for loss in LOSSES)] for stage in STAGES}
+        return pd.DataFrame.from_dict(cycles, orient="index", columns=["useful", *LOSSES])
 
     def _records(self) -> list[dict[str, Any]]:
         records = [_flat(row) for row in self.rows]

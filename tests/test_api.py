@@ -200,6 +200,21 @@ def test_csv_and_table_say_the_same():
     assert table[lost].to_numpy().sum() == sum(sum(row.losses.values()) for row in report.rows)
 
 
+def test_the_table_of_losses_adds_up_to_the_step():
+    report = simulate("mobilenetv2", batch=2, baseline=False)
+    losses = report.losses()
+    assert list(losses.index) == list(STAGES)
+    assert list(losses.columns) == ["useful", *LOSSES]
+    assert losses.sum(axis=1).to_dict() == {stage: report.stage_cycles(stage) for stage in STAGES}
+    assert losses.loc["FF", "padding"] == report.loss_cycles("FF", "padding")
+
+
+def test_a_report_shows_itself_in_one_line():
+    text = repr(simulate("mlp", batch=2))
+    assert len(text) < 800
+    assert "network='mlp'" in text
+
+
 def test_equal_runs_give_equal_texts():
     first, second = (simulate("resnet18", EDGE, batch=2).to_json() for _ in range(2))
     assert first == second

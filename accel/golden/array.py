@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -260,14 +260,36 @@ def run_ws(form: ArrayForm, lhs: Operands, rhs: Sequence[Entries], m_chunk: int)
     return _outputs(feed, tile_rows, _clock(array, feed))
 
 
+def lanes_at_work(form: ArrayForm, lhs: Operands, rhs: Sequence[Entries]) -> NDArray[np.int64]:
+    """Return the lane for which each PE multiplies in each cycle of `run_os`, (cycles, rows, cols); -1: for none.
+
+    A PE multiplies for none while no operand is at its ports, for an entry that is not there, and for a lane whose output lies
+    beyond the matrix.
+    """
+    feed = feed_os(form, lhs, rhs)
+    array = _OsArray(form, feed.shape, arithmetic_of(lhs, *(side.values for side in rhs)))
+    used_rows = np.array([tile.rows for tile in feed.tiles])
+    seen = []
+    for _ in _cycles(array, feed):
+        tile, lane = array.control["tile"], array.control["lane"].astype(np.int64)
+        is_inside = lane % form.row_lanes * form.rows + array.at_row < used_rows[tile]
+        seen.append(np.where((tile >= 0) & is_inside & array.held_entries["valid"], lane, -1))
+    return np.stack(seen)
+
+
 def _clock(array: _Array, feed: Feed) -> tuple[NDArray[np.int64], Float32s]:
-    """Run until the edges are quiet and nothing is under way; return all tags and values seen, (cycles, chain, column)."""
-    quiet = Feed.quiet(feed.form, feed.shape, [], 1, feed.words.dtype)
-    seen = [array.cycle(feed.words[t], feed.control[t], feed.entries[t]) for t in range(len(feed.words))]
-    while array.is_busy():
-        seen.append(array.cycle(quiet.words[0], quiet.control[0], quiet.entries[0]))
-    tags, values = zip(*seen, strict=True)
+    """Run to the end; return all tags and values seen at the bottom, (cycles, chain, column)."""
+    tags, values = zip(*_cycles(array, feed), strict=True)
     return np.stack(tags), np.stack(values)
+
+
+def _cycles(array: _Array, feed: Feed) -> Iterator[tuple[NDArray[np.int64], Float32s]]:
+    """Step the array until the edges are quiet and nothing is under way; yield what each cycle shows at the bottom."""
+    quiet = Feed.quiet(feed.form, feed.shape, [], 1, feed.words.dtype)
+    for words, control, entries in zip(feed.words, feed.control, feed.entries, strict=True):
+        yield array.cycle(words, control, entries)
+    while array.is_busy():
+        yield array.cycle(quiet.words[0], quiet.control[0], quiet.entries[0])
 
 
 def _outputs(feed: Feed, tile_rows: NDArray[np.int64], log: tuple[NDArray[np.int64], Float32s]) -> ArrayRun:

@@ -5,6 +5,7 @@ import pytest
 from array_cases import Case, random_bf16, random_case
 
 from accel.golden import feed
+from accel.golden.array import lanes_at_work
 from accel.golden.feed import ArrayForm
 from accel.presets import PRESETS
 from accel.sparsity import DENSE, NMPattern
@@ -89,3 +90,16 @@ def test_bf16_gives_the_bits_of_the_product_in_the_same_cycles(seed):
     for number in range(15):
         rng = np.random.default_rng([seed, number])
         replace(random_case(rng), draw=random_bf16).check(rng, f"seed {seed}, case {number}")
+
+
+def test_each_lane_multiplies_every_entry_of_its_outputs_once_in_its_own_slots():
+    seed = 11
+    for number in range(20):
+        rng = np.random.default_rng([seed, number])
+        case = replace(random_case(rng), dataflow="OS")
+        lhs, rhs = case.operands(rng)
+        lanes = lanes_at_work(case.form, lhs, rhs)
+        cycle, row, col = np.nonzero(lanes >= 0)
+        label = f"seed {seed}, case {number}: {case}"
+        assert len(cycle) == case.dim_m * sum(int(side.valid.sum()) for side in rhs), label
+        assert np.array_equal((cycle - row - col) % case.form.lanes, lanes[cycle, row, col]), label
