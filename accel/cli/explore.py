@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from accel.cli.arguments import Commands
 
 if TYPE_CHECKING:
-    from accel.explore.sweep import Progress
+    from accel.explore.sweeping import Progress
 
 
 def add_explore(commands: Commands) -> None:
@@ -27,6 +27,7 @@ def add_explore(commands: Commands) -> None:
     command.add_argument("--budget", metavar="N|TIME", help="points in all, or time of this run: 500, 90s, 10m, 2h (no limit)")
     command.add_argument("--sampler", default="grid", metavar="NAME", help="grid or random (default %(default)s)")
     command.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default %(default)s)")
+    command.add_argument("--scheduler", metavar="ADDR", help="use the workers of this Dask scheduler, like tcp://host:8786")
     command.add_argument("--seed", type=int, default=0, metavar="S", help="of the random order (default %(default)s)")
     command.set_defaults(run=_explore)
 
@@ -34,7 +35,7 @@ def add_explore(commands: Commands) -> None:
 def _explore(options: argparse.Namespace) -> None:
     from accel.explore.space import Space
     from accel.explore.store import Folder
-    from accel.explore.sweep import Budget, sweep
+    from accel.explore.sweeping import Budget, sweep
 
     budget = Budget() if options.budget is None else Budget.parse(options.budget)
     space = Space.load(options.space)
@@ -46,11 +47,12 @@ def _explore(options: argparse.Namespace) -> None:
             seed=options.seed,
             budget=budget,
             workers=options.workers,
+            scheduler=options.scheduler,
             report=report,
         )
     print(
         f"{done.done:,} points evaluated, {done.problems:,} of them cannot run; "
-        f"{len(folder.done):,} of {space.size:,} points are in {options.out}"
+        f"{folder.rows:,} of {space.size:,} points are in {options.out}"
     )
 
 

@@ -1,4 +1,4 @@
-"""The folder of a sweep: rows in Parquet parts that are whole or not there, and the space they belong to.
+"""The folder of a sweep: the rows of its points in Parquet parts, and the space they belong to.
 
 A part is written under another name and renamed, so that whatever ends the process leaves every part readable. What a stopped
 sweep had evaluated but not written is evaluated again.
@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,14 +18,16 @@ from typing import TYPE_CHECKING, Any, Self
 
 from accel.arch import Arch
 from accel.errors import ConfigError
-from accel.explore.evaluate import Row
+from accel.explore import parts
+from accel.explore.indices import Indices
 from accel.explore.space import Space, machine
 from accel.validation import read_text, toml_fields
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 PART_ROWS = 4096
 """Rows at which a part is written, however little time has passed."""
 PART_SECONDS = 5.0
@@ -39,13 +41,13 @@ class Folder:
 
     def __init__(self, path: str | Path, space: Space, part_rows: int = PART_ROWS, part_seconds: float = PART_SECONDS) -> None:
         """Open or make the folder `path` of `space`; refuses that of another space, or one that is in use."""
-        _pyarrow()
+        parts.arrow()
         self.path, self._space = Path(path), space
         self._part_rows, self._part_seconds = part_rows, part_seconds
-        self._rows: list[Row] = []
+        self._waiting: list[pa.Table] = []
         self._written_at = time.monotonic()
-        self.done: set[int] = set()
-        """Indices of the rows that are on disk."""
+        self.rows = 0
+        """Rows that are on disk or wait to be."""
         _check_place(self.path)
         try:
             (self.path / _PARTS).mkdir(parents=True, exist_ok=True)
@@ -60,32 +62,46 @@ class Folder:
 
     def _open(self) -> None:
         """Check whose folder this is; of a new one, write the key last: without it nothing counts as written."""
-        for left in (*self.path.glob("*.tmp"), *(self.path / _PARTS).glob("*.tmp")):
+        for left in self.path.glob("*.tmp"):
             left.unlink()
         fields = [*self._space.axes, *self._space.file.derive]
         key = {"schema_version": SCHEMA_VERSION, "digest": self._space.digest, "fields": fields}
         if not (self.path / _KEY).exists():
-            _write_whole(self.path / _SPACE, self._space.text.encode())
-            _write_whole(self.path / _BASE, self._space.base.to_toml().encode())
-            _write_whole(self.path / _KEY, json.dumps(key).encode())
+            _write_whole(self.path / _SPACE, self._space.text)
+            _write_whole(self.path / _BASE, self._space.base.to_toml())
+            _write_whole(self.path / _KEY, json.dumps(key))
         elif _read_key(self.path) != key:
             raise ConfigError(f"{self.path} must be a new folder or one of this very space, not of another; choose another")
-        self.done = _indices(self.path)
+        parts.clean(self.path / _PARTS)
+        self.rows = parts.count(self.path / _PARTS)
+        self._number = parts.next_number(self.path / _PARTS)
 
-    def add(self, row: Row) -> None:
-        """Keep `row`; it is on disk at the latest when the folder is closed."""
-        self._rows.append(row)
-        if len(self._rows) >= self._part_rows or time.monotonic() - self._written_at >= self._part_seconds:
+    def add(self, table: pa.Table) -> None:
+        """Keep some rows; they are on disk at the latest when the folder is closed."""
+        self._waiting.append(table)
+        self.rows += len(table)
+        if sum(map(len, self._waiting)) >= self._part_rows or time.monotonic() - self._written_at >= self._part_seconds:
             self.flush()
 
     def flush(self) -> None:
         """Write the rows that are kept."""
-        if self._rows:
-            name = f"part-{self._rows[0]['index']:012d}.parquet"
-            _write_whole(self.path / _PARTS / name, _parquet(self._rows, self._space))
-            self.done.update(row["index"] for row in self._rows)
-            self._rows = []
+        if self._waiting:
+            table = parts.arrow().concat_tables(self._waiting)
+            parts.write(self.path / _PARTS, self._number, table)
+            self._waiting, self._number = [], self._number + 1  # stopped before this, the same part is written again
+            parts.merge(self.path / _PARTS, table.schema)
         self._written_at = time.monotonic()
+
+    def done(self) -> Indices:
+        """Return the points whose rows are there."""
+        self.flush()
+        return Indices.of(table.column("index").to_numpy() for table in parts.each(self.path / _PARTS, ["index"]))
+
+    def table(self, columns: Sequence[str]) -> pa.Table | None:
+        """Return some columns of every row, in the order of writing; None if there are no rows."""
+        self.flush()
+        tables = parts.tables(self.path / _PARTS, columns)
+        return parts.arrow().concat_tables(tables) if tables else None
 
     def __enter__(self) -> Self:
         return self
@@ -132,14 +148,6 @@ def _plain(row: Mapping[Hashable, Any]) -> dict[str, Any]:
     return fields
 
 
-def _pyarrow() -> Any:
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise ConfigError("results need pyarrow, which is not installed; install nm-accel[explore]") from None
-    return pyarrow
-
-
 def _check_place(path: Path) -> None:
     """Refuse a folder with other things in it before anything is written there."""
     if path.exists() and not path.is_dir():
@@ -166,74 +174,27 @@ def _read_key(path: Path) -> Any:
     if not (path / _KEY).is_file():
         raise ConfigError(f"{path} must be the folder of a sweep (accel explore --out)")
     try:
-        return json.loads((path / _KEY).read_text(encoding="utf-8"))
-    except ValueError:
-        raise ConfigError(f"{path / _KEY} must be JSON; the folder is damaged, choose another") from None
+        key = json.loads((path / _KEY).read_text(encoding="utf-8"))
+        version = key["schema_version"]
+    except (ValueError, TypeError, KeyError):
+        raise ConfigError(f"{path / _KEY} must be that of a sweep; the folder is damaged, choose another") from None
+    if version != SCHEMA_VERSION:
+        raise ConfigError(f"{path / _KEY} must have schema_version {SCHEMA_VERSION}, not {version!r}; sweep into a new folder")
+    return key
 
 
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write a file that is there whole or not at all, and stays."""
-    unfinished = path.with_name(f"{path.name}.tmp")
-    with unfinished.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
-
-
-def _parquet(rows: Iterable[Row], space: Space) -> bytes:
-    pyarrow = _pyarrow()
-    types = {int: pyarrow.int64(), float: pyarrow.float64(), str: pyarrow.string()}
-    texts = {"dataflows"}
-    fields = [
-        (name, types.get(kind) or pyarrow.list_(pyarrow.string() if name in texts else pyarrow.int64()))
-        for name, kind in space.columns.items()
-    ]
-    table = pyarrow.Table.from_pylist(list(rows), schema=pyarrow.schema(fields))
-    sink = pyarrow.BufferOutputStream()
-    pyarrow.parquet.write_table(table, sink)
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
-
-
-def _parts(path: Path) -> list[Path]:
-    return sorted((path / _PARTS).glob("*.parquet"))
-
-
-def _indices(path: Path) -> set[int]:
-    """Return the indices of the rows that are on disk."""
-    pyarrow = _pyarrow()
-    done: set[int] = set()
-    for part in _parts(path):
-        with _naming(part):
-            done.update(pyarrow.parquet.read_table(part, columns=["index"]).column("index").to_pylist())
-    return done
+def _write_whole(path: Path, text: str) -> None:
+    with parts.whole(path) as file:
+        file.write(text.encode())
 
 
 def _table(path: Path) -> pd.DataFrame:
     """Return every row, by index; integers stay integers where some are missing."""
-    pyarrow = _pyarrow()
     import pandas as pd
 
-    tables = []
-    for part in _parts(path):
-        with _naming(part):
-            tables.append(pyarrow.parquet.read_table(part))
+    tables = parts.tables(path / _PARTS)
     if not tables:
         raise ConfigError(f"{path} must hold rows; it has none yet")
+    pyarrow = parts.arrow()
     table: pd.DataFrame = pyarrow.concat_tables(tables).to_pandas(types_mapper={pyarrow.int64(): pd.Int64Dtype()}.get)
     return table.sort_values("index", ignore_index=True)
-
-
-class _naming:
-    """Names the part that cannot be read."""
-
-    def __init__(self, part: Path) -> None:
-        self.part = part
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if isinstance(error, OSError | _pyarrow().ArrowException):
-            raise ConfigError(f"{self.part} cannot be read; remove it to have its points evaluated again") from None

@@ -1,0 +1,134 @@
+"""Sweeps by Dask: chunks of points on the workers of a scheduler, one on this computer or one that is there already."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
+from typing import Any
+from uuid import uuid4
+
+import dask
+from distributed import Client, KilledWorker, LocalCluster, Worker, WorkerPlugin, as_completed
+from distributed.comm.core import CommClosedError
+
+from accel.errors import ConfigError
+from accel.explore.space import Space
+from accel.explore.sweeping import Chunk, Local
+
+CONNECT_SECONDS = 20.0
+"""Until a scheduler must answer, and have a worker."""
+_QUEUED = 2
+"""Chunks in hand for each worker: none waits for the next one, and memory has few."""
+_LOOK_SECONDS = 5.0
+"""After which workers are counted again: they may come and go."""
+_DEATHS = 10
+"""Of workers on this computer that a chunk survives."""
+
+_SPACES: dict[str, Space] = {}
+"""In a worker: the spaces it evaluates, by the names of their sweeps."""
+_OF_THREAD = threading.local()
+
+
+class _Sweep(WorkerPlugin):
+    """Gives a space to every worker, also to one that comes later."""
+
+    def __init__(self, name: str, space: Space, pid: int | None) -> None:
+        self.name, self._space, self._pid = name, space, pid
+
+    def setup(self, worker: Worker) -> None:
+        """Prepare a worker."""
+        _SPACES[self.name] = self._space
+        if self._pid is not None and os.getpid() != self._pid:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that started it
+
+    def teardown(self, worker: Worker) -> None:
+        """Forget the space."""
+        _SPACES.pop(self.name, None)
+
+
+def _work(name: str, points: Sequence[int]) -> Chunk:
+    """Return the rows of some points, in a worker; every thread has an evaluator of its own."""
+    if getattr(_OF_THREAD, "name", None) != name:
+        _OF_THREAD.local, _OF_THREAD.name = Local(_SPACES[name]), name
+    chunk: Chunk = _OF_THREAD.local.chunk(points)
+    return chunk
+
+
+class _Cluster:
+    """Evaluates points on the workers of a client."""
+
+    def __init__(self, client: Client, name: str) -> None:
+        self._client, self._name = client, name
+        self._numbers = itertools.count()
+        self._workers, self._looked_at = 1, -_LOOK_SECONDS
+
+    def parallel(self) -> int:
+        """Return how many threads the workers have together."""
+        if time.monotonic() - self._looked_at >= _LOOK_SECONDS:
+            self._workers = max(1, sum(self._client.nthreads().values()))
+            self._looked_at = time.monotonic()
+        return self._workers
+
+    def chunks(self, todo: Iterator[Sequence[int]]) -> Iterator[Chunk]:
+        """Yield the rows of every list of points as they come, with few chunks in hand."""
+        running = as_completed(with_results=True)
+        self._fill(running, todo)
+        for _, chunk in running:
+            yield chunk
+            self._fill(running, todo)
+
+    def _fill(self, running: Any, todo: Iterator[Sequence[int]]) -> None:
+        for points in itertools.islice(todo, max(0, _QUEUED * self.parallel() - running.count())):
+            running.add(self._submit(points))
+
+    def _submit(self, points: Sequence[int]) -> Any:
+        return self._client.submit(_work, self._name, points, key=f"{self._name}-{next(self._numbers)}", pure=False)
+
+
+@contextmanager
+def evaluation(space: Space, workers: int, scheduler: str | None) -> Iterator[_Cluster]:
+    """Give what evaluates points on `workers` processes of this computer, or on those of the scheduler at an address."""
+    name = f"accel-sweep-{uuid4().hex}"
+    try:
+        with _client(workers, scheduler) as client:
+            plugin = _Sweep(name, space, os.getpid() if scheduler is None else None)
+            client.register_plugin(plugin, name=name)
+            yield _Cluster(client, name)
+            client.unregister_worker_plugin(name)
+    except KilledWorker:
+        raise ConfigError("workers must not die of the same points again and again; run the command again to go on") from None
+    except (CancelledError, asyncio.CancelledError, CommClosedError):
+        raise ConfigError("scheduler must answer until the sweep ends; run the command again to go on") from None
+
+
+@contextmanager
+def _client(workers: int, scheduler: str | None) -> Iterator[Client]:
+    if scheduler is None:
+        with (
+            dask.config.set({"distributed.scheduler.allowed-failures": _DEATHS}),
+            LocalCluster(
+                workers, 1, host="127.0.0.1", memory_limit=0, dashboard_address=None, silence_logs="CRITICAL"
+            ) as cluster,
+            Client(cluster) as client,
+        ):
+            yield client
+        return
+    try:
+        client = Client(scheduler, timeout=CONNECT_SECONDS)
+    except (OSError, ValueError):
+        raise ConfigError(
+            f"scheduler must be the address of a Dask scheduler, like tcp://host:8786, not {scheduler!r}"
+        ) from None
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=CONNECT_SECONDS)
+        except TimeoutError:
+            raise ConfigError(f"scheduler {scheduler} must have workers; start one: dask worker {scheduler}") from None
+        yield client
