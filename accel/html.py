@@ -124,12 +124,11 @@ def derived(row: Row, report: Report) -> dict[str, float | str | None]:
     intensity and `macs_per_cycle` what it achieves, both in useful multiply-accumulates.
     """
     tile = re.search(r"tile (\S+),", row.mapping)
-    product = row.macs_useful > 0
     return {
         "share_frac": row.cycles / report.cycles if report.cycles else 0.0,
         "tile": tile[1] if tile else None,
-        "macs_per_dram_byte": row.macs_useful / row.dram_bytes if product and row.dram_bytes else None,
-        "macs_per_cycle": row.macs_useful / row.busy_cycles if product and row.busy_cycles else None,
+        "macs_per_dram_byte": row.macs_per_dram_byte,
+        "macs_per_cycle": row.macs_per_cycle,
     }
 
 

@@ -71,6 +71,16 @@ class Row:
         """The entry of `STAGES` this row belongs to."""
         return "VECTOR" if self.engine == "vector" else self.stage
 
+    @property
+    def macs_per_dram_byte(self) -> float | None:
+        """Operational intensity, in useful multiply-accumulates; None without a product or traffic."""
+        return self.macs_useful / self.dram_bytes if self.macs_useful and self.dram_bytes else None
+
+    @property
+    def macs_per_cycle(self) -> float | None:
+        """Useful multiply-accumulates in a busy cycle; None without a product."""
+        return self.macs_useful / self.busy_cycles if self.macs_useful and self.busy_cycles else None
+
 
 @dataclass(frozen=True)
 class Report:

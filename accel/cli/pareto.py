@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import shlex
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from accel.cli.arguments import Commands
-from accel.cli.output import check_outputs, write_outputs
+from accel.cli.arguments import Commands, parse_names
+from accel.cli.output import check_outputs, check_writable, write_outputs
 from accel.errors import ConfigError
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from accel.arch import Arch
+    from accel.explore.store import Results
 
 
 def add_pareto(commands: Commands) -> None:
@@ -30,28 +30,86 @@ def add_pareto(commands: Commands) -> None:
     command.add_argument("--x", metavar="NAME", help="an objective, with --y (default: all objectives of the space file)")
     command.add_argument("--y", metavar="NAME", help="another objective")
     command.add_argument("--csv", metavar="F|-", help="write the whole rows of the front as CSV")
-    command.add_argument("--arch-out", metavar="DIR", help="write the machines of the front as TOML files")
+    command.add_argument("--point", type=int, metavar="N", help="this point instead of the front")
+    command.add_argument("--arch-out", metavar="DIR", help="write the machines as TOML files")
+    command.add_argument("--plot", metavar="F", help="draw a picture: a file that ends in .pdf, .svg or .png")
+    command.add_argument(
+        "--kind",
+        choices=["front", "parallel", "sensitivity", "heat", "roofline"],
+        help="of picture: all points and the front; the front across all fields; what each value of a field costs; the best for"
+        " every two values of two fields; the products of a point's steps (default front)",
+    )
+    command.add_argument(
+        "--fields", metavar="F[,F]", help="fields to draw (default: those that vary; of a heat map the first two)"
+    )
     command.set_defaults(run=_pareto)
 
 
 def _pareto(options: argparse.Namespace) -> None:
     if (options.x is None) != (options.y is None):
         raise ConfigError("x and y must be given together, or neither")
-    check_outputs(None, options.csv, [Path(options.folder) / name for name in ("space.toml", "base.toml", "sweep.json")])
-    from accel.explore.pareto import front
+    if options.plot is None and (options.kind or options.fields):
+        raise ConfigError("kind and fields must be given with plot, the file of the picture")
+    inputs = [Path(options.folder) / name for name in ("space.toml", "base.toml", "sweep.json")]
+    check_outputs(None, options.csv, inputs)
+    check_writable(options.plot, *inputs)
+    from accel.explore.commands import commands
     from accel.explore.space import Objectives
     from accel.explore.store import Results
 
     results = Results.load(options.folder)
     own = results.toml.get("objectives", {}).get("names", Objectives().names)
     objectives = own if options.x is None else [options.x, options.y]
-    best = front(results.table, objectives)
+    best = _chosen(results, objectives, options.point)
+    if options.plot is not None:
+        _plot(options, results, objectives, best)
     files = _arch_files(results.arches(best), options.arch_out)
     if options.csv != "-":
         columns = list(dict.fromkeys(["index", *objectives, *results.fields]))
-        _print_front(best[columns], f"{len(best):,} of {len(results.table):,} points of {options.folder} are on the front")
-        print("\n".join(command for file in files for command in _commands(file, results.toml)))
+        said = f"{len(best):,} of {len(results.table):,} points of {options.folder} are on the front"
+        _print_front(best[columns], said if options.point is None else f"point {options.point:,} of {options.folder}")
+        print("\n".join(command for file in files for command in commands(file, results.toml)))
     write_outputs({options.csv: lambda: best.map(_joined).to_csv(index=False)})
+
+
+def _chosen(results: Results, objectives: Sequence[str], point: int | None) -> pd.DataFrame:
+    """Return the front, or the one row of a point, which must run."""
+    from accel.explore.pareto import front
+
+    if point is None:
+        return front(results.table, objectives)
+    rows = results.table[results.table["index"] == point]
+    if rows.empty:
+        raise ConfigError(f"point must be the number of one in the folder, not {point}")
+    if isinstance(rows["problem"].iloc[0], str):
+        raise ConfigError(f"point must be one that runs, not {point}: {rows['problem'].iloc[0]}")
+    return rows
+
+
+def _plot(options: argparse.Namespace, results: Results, objectives: Sequence[str], best: pd.DataFrame) -> None:
+    """Draw the picture that is asked for."""
+    from accel import plot
+    from accel.explore.commands import steps
+
+    plot.check_suffix(options.plot)
+    vary = [*results.toml["vary"]]
+    fields = parse_names(options.fields) if options.fields else vary[:2] if options.kind == "heat" else vary
+    if options.kind in (None, "front"):
+        picture = plot.plot_front(results.table, objectives)
+    elif options.kind == "parallel":
+        picture = plot.plot_parallel(results.table, [*dict.fromkeys([*fields, *objectives])], objectives)
+    elif options.kind == "sensitivity":
+        picture = plot.plot_sensitivity(results.table, fields, objectives)
+    elif options.kind == "heat":
+        if len(fields) != 2:
+            raise ConfigError(f"fields must be two for a heat map, not {', '.join(fields)}")
+        picture = plot.plot_heat(results.table, fields[0], fields[1], objectives[0])
+    else:
+        from accel.api import simulate
+
+        arch = results.arches(best.head(1))[0]
+        picture = plot.plot_roofline(arch, *(simulate(arch=arch, baseline=False, **step) for step in steps(results.toml)))
+    plot.save(picture, options.plot)
 
 
 def _print_front(best: pd.DataFrame, title: str) -> None:
@@ -85,17 +143,3 @@ def _arch_files(machines: list[Arch], folder: str | None) -> list[str]:
     for machine, file in zip(machines, files, strict=True):
         machine.save(file)
     return [str(file) for file in files]
-
-
-def _commands(file: str, space: dict[str, Any]) -> Iterator[str]:
-    """Yield what simulates each network by each method of a space file on the machine of `file`."""
-    from accel.presets import DEFAULT_BATCH
-
-    work, energy = space["work"], space.get("objectives", {}).get("energy")
-    rest = ["--batch", str(work.get("batch", DEFAULT_BATCH)), "--optimizer", work.get("optimizer", "sgd")]
-    rest += ["--energy", energy] if energy else []
-    for network in work["networks"]:
-        for method in work.get("methods", [{"method": "bdwp"}]):
-            pattern = [] if method["method"] == "dense" else ["--pattern", method.get("pattern", "2:8")]
-            command = ["accel", "simulate", network, "--arch", file, "--model", "closed-form", "--method", method["method"]]
-            yield shlex.join([*command, *pattern, *rest])

@@ -21,7 +21,7 @@ def front(table: pd.DataFrame, objectives: Sequence[str]) -> pd.DataFrame:
     A row dominates another if it is no worse in any objective and better in one; so of equal rows all stay. Rows that lack an
     objective are left out. Less is better, but of `MAXIMIZED`.
     """
-    _check(objectives)
+    check_objectives(objectives)
     missing = [name for name in objectives if name not in table or table[name].isna().all()]
     if missing and len(table):
         raise ConfigError(f"objectives must be known of some point, not {missing[0]}")
@@ -34,7 +34,8 @@ def front(table: pd.DataFrame, objectives: Sequence[str]) -> pd.DataFrame:
     return known.iloc[rank[kept]].reset_index(drop=True)
 
 
-def _check(objectives: Sequence[str]) -> None:
+def check_objectives(objectives: Sequence[str]) -> None:
+    """Refuse names that are no objectives, or the same twice."""
     for name in objectives:
         if name not in OBJECTIVES:
             raise ConfigError(f"objectives must be among {', '.join(OBJECTIVES)}, not {name!r}")
