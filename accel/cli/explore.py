@@ -25,10 +25,10 @@ def add_explore(commands: Commands) -> None:
     command.add_argument("space", metavar="SPACE.toml", help="which machines, on what work (docs/explore.md)")
     command.add_argument("--out", required=True, metavar="DIR", help="folder of the results")
     command.add_argument("--budget", metavar="N|TIME", help="points in all, or time of this run: 500, 90s, 10m, 2h (no limit)")
-    command.add_argument("--sampler", default="grid", metavar="NAME", help="grid or random (default %(default)s)")
+    command.add_argument("--sampler", default="grid", metavar="NAME", help="grid, random, nsga2 or tpe (default %(default)s)")
     command.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default %(default)s)")
     command.add_argument("--scheduler", metavar="ADDR", help="use the workers of this Dask scheduler, like tcp://host:8786")
-    command.add_argument("--seed", type=int, default=0, metavar="S", help="of the random order (default %(default)s)")
+    command.add_argument("--seed", type=int, default=0, metavar="S", help="of every sampler but grid (default %(default)s)")
     command.set_defaults(run=_explore)
 
 

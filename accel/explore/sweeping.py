@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,14 +18,14 @@ from accel.errors import ConfigError
 from accel.explore import parts
 from accel.explore.evaluate import Evaluator
 from accel.explore.indices import Indices, order
-from accel.explore.space import Space
+from accel.explore.samplers import GENERATIONS, Costs, Study
+from accel.explore.space import MAXIMIZED, Space
 from accel.explore.store import Folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Fixed = Literal["grid", "random"]
-Sampler = Literal["grid", "random"]
+Sampler = Literal["grid", "random", "nsga2", "tpe"]
 
 MAX_WORKERS = 1024
 CHUNK_SECONDS = 0.5
@@ -117,20 +118,28 @@ def sweep(
 ) -> Progress:
     """Evaluate the points of a space that its folder lacks, in the order of `sampler`, and add their rows to it.
 
-    `space` is a space or its file, `folder` one that is open or its path. Ends at `budget`, as in `Budget.parse`; what was
-    evaluated until then, or until an interruption, stays. `workers` are processes on this computer; `scheduler` is the address
-    of a Dask scheduler whose workers are used instead. `report` hears of every few points. Raises `ConfigError`.
+    `space` is a space or its file, `folder` one that is open or its path. Ends at `budget`, as in `Budget.parse`; the samplers
+    that learn, nsga2 and tpe, need one. What was evaluated until then, or until an interruption, stays. `workers` are processes
+    on this computer; `scheduler` is the address of a Dask scheduler whose workers are used instead. `report` hears of every few
+    points. Raises `ConfigError`.
     """
     space = space if isinstance(space, Space) else Space.load(space)
     budget = Budget.parse(budget) if isinstance(budget, str) else budget or Budget()
-    _check(sampler, workers, scheduler)
+    _check(sampler, budget, workers, scheduler)
     with folder_of(folder, space) as place, _evaluation(space, workers, scheduler) as evaluation:
-        return _fixed(_Run(space, place, evaluation, budget.seconds, report), sampler, seed, budget)
+        run = _Run(space, place, evaluation, budget.seconds, report)
+        if sampler == "grid" or sampler == "random":
+            _fixed(run, sampler, seed, budget)
+        else:
+            _learning(run, Study(space, sampler, seed), budget)
+        return run.progress
 
 
-def _check(sampler: str, workers: int, scheduler: str | None) -> None:
+def _check(sampler: str, budget: Budget, workers: int, scheduler: str | None) -> None:
     if sampler not in get_args(Sampler):
         raise ConfigError(f"sampler must be one of {', '.join(get_args(Sampler))}, not {sampler!r}")
+    if sampler in GENERATIONS and budget == Budget():
+        raise ConfigError(f"budget must be given with sampler {sampler}: points or a time, like 500 or 10m")
     if not 1 <= workers <= MAX_WORKERS:
         raise ConfigError(f"workers must be between 1 and {MAX_WORKERS}, not {workers}")
     if scheduler is not None and workers != 1:
@@ -165,7 +174,7 @@ class _Run:
         self._started = time.monotonic()
 
     def expect(self, total: int) -> None:
-        """Say how many points there will be."""
+        """Say how many points this run is to evaluate."""
         self.progress = replace(self.progress, total=total)
 
     def evaluate(self, points: Iterator[int], most: int = _MAX_CHUNK) -> Iterator[pa.Table]:
@@ -176,6 +185,10 @@ class _Run:
             self.folder.add(table)
             self._count(table)
             yield table
+
+    def share(self, points: int) -> int:
+        """Return how many of some points make a chunk if all who evaluate get as many."""
+        return -(-points // self._evaluation.parallel())
 
     def is_over(self) -> bool:
         """Return whether there is no time left."""
@@ -196,7 +209,7 @@ class _Run:
         self._report(self.progress)
 
 
-def _fixed(run: _Run, sampler: Fixed, seed: int, budget: Budget) -> Progress:
+def _fixed(run: _Run, sampler: Literal["grid", "random"], seed: int, budget: Budget) -> None:
     """Evaluate points in an order that is known."""
     size, done = run.space.size, run.folder.done()
     first = size if budget.points is None else min(budget.points, size)
@@ -204,11 +217,54 @@ def _fixed(run: _Run, sampler: Fixed, seed: int, budget: Budget) -> Progress:
     todo = (int(index) for at in order(size, sampler, seed, first) for index in at[~done.has(at)])
     for _ in run.evaluate(todo):
         pass
-    return run.progress
 
 
-def _missing(size: int, sampler: Fixed, seed: int, first: int, done: Indices) -> int:
+def _missing(size: int, sampler: Literal["grid", "random"], seed: int, first: int, done: Indices) -> int:
     """Return how many of the `first` points of the order are not `done`."""
     if not len(done) or first == size:
         return first - len(done)
     return first - sum(int(np.count_nonzero(done.has(at))) for at in order(size, sampler, seed, first))
+
+
+def _learning(run: _Run, study: Study, budget: Budget) -> None:
+    """Evaluate the points that `study` asks for, and tell it what they cost; what is in the folder is not evaluated."""
+    first = run.space.size if budget.points is None else min(budget.points, run.space.size)
+    known, asked = _Known(run.folder, run.space.file.objectives.names), 0
+    found = 0
+    while asked < first and not run.is_over() and (points := study.ask()):
+        taken = points[: first - asked]
+        new = [point for point in taken if point not in known]
+        found += len(taken) - len(new)
+        run.expect(first - found)
+        for table in run.evaluate(iter(new), run.share(len(new))):
+            known.add(table)
+        if not all(point in known for point in taken):
+            return  # out of time
+        asked += len(taken)
+        if len(taken) == len(points):
+            study.tell([known[point] for point in points])
+
+
+class _Known:
+    """What points cost, as far as their rows are there."""
+
+    def __init__(self, folder: Folder, objectives: Sequence[str]) -> None:
+        self._columns = ["index", *objectives]
+        self._signs = [-1.0 if name in MAXIMIZED else 1.0 for name in objectives]
+        self._costs: dict[int, Costs | None] = {}
+        table = folder.table(self._columns)
+        if table is not None:
+            self.add(table)
+
+    def add(self, table: pa.Table) -> None:
+        """Take the costs from some rows."""
+        indices, *objectives = (table.column(name).to_pylist() for name in self._columns)
+        for index, *values in zip(indices, *objectives, strict=True):
+            can_run = None not in values
+            self._costs[index] = tuple(map(operator.mul, self._signs, values)) if can_run else None
+
+    def __contains__(self, point: int) -> bool:
+        return point in self._costs
+
+    def __getitem__(self, point: int) -> Costs | None:
+        return self._costs[point]

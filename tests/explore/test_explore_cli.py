@@ -107,7 +107,7 @@ def test_wrong_arguments_are_refused_in_a_line(folder, tmp_path, capsys):
     assert refusal(capsys, "pareto", tmp_path) == f"accel: {tmp_path} must be the folder of a sweep (accel explore --out)"
     assert refusal(capsys, "explore", tmp_path / "no.toml", "--out", folder) == f"accel: {tmp_path / 'no.toml'} does not exist"
     assert refusal(capsys, "explore", space, "--out", folder, "--sampler", "best") == (
-        "accel: sampler must be one of grid, random, not 'best'"
+        "accel: sampler must be one of grid, random, nsga2, tpe, not 'best'"
     )
     assert refusal(capsys, "explore", space, "--out", folder, "--budget", "much").startswith("accel: budget must be")
     own = folder / "space.toml"

@@ -117,7 +117,7 @@ def test_an_interruption_keeps_what_was_evaluated(space, tmp_path, one_by_one):
 @pytest.mark.parametrize(("choice", "problem"), [
     ({"workers": 0}, "workers must be between 1 and 1024, not 0"),
     ({"workers": 2, "scheduler": "a"}, "workers must be those of scheduler a, not 2 more; leave out one of both"),
-    ({"sampler": "best"}, "sampler must be one of grid, random, not 'best'"),
+    ({"sampler": "best"}, "sampler must be one of grid, random, nsga2, tpe, not 'best'"),
 ])  # fmt: skip
 def test_a_wrong_choice_is_refused(space, tmp_path, choice, problem):
     with Folder(tmp_path, space) as folder, pytest.raises(ConfigError, match=f"^{problem}$"):
