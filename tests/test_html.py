@@ -7,9 +7,10 @@ from html.parser import HTMLParser
 import browser
 import pytest
 
-from accel import api, html, timeline
+from accel import api, timeline
 from accel.cli import main
 from accel.errors import ConfigError
+from accel.html import step as html
 from accel.presets import preset
 from accel.program import Engine
 from accel.report import LOSSES, STAGES

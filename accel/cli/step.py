@@ -25,7 +25,7 @@ from accel.report import Report
 
 if TYPE_CHECKING:
     from accel.api import StepRun
-    from accel.html import MethodRun
+    from accel.html.step import MethodRun
 
 _Item = TypeVar("_Item")
 
@@ -130,16 +130,17 @@ def _simulate(options: argparse.Namespace) -> None:
 
 def _report(options: argparse.Namespace) -> None:
     check_writable(options.output, *input_files(options))
-    from accel import api, html, timeline
+    from accel import api, timeline
+    from accel.html import step
 
     with waiting():
         arch = api.resolve_arch(options.arch)
-        main_run, runs = html.chosen_runs(options.method, options.pattern, options.compare, arch)
+        main_run, runs = step.chosen_runs(options.method, options.pattern, options.compare, arch)
         report, executed = _run_step(options, True)
         lanes = timeline.lanes(*executed) if executed else None
         dense = report.baseline or True
         compared = [report if run == main_run else _run_step(_with(options, run), dense).report for run in runs]
-        page = html.build_page(report, arch, compared, _report_command(options, runs), lanes)
+        page = step.build_page(report, arch, compared, _report_command(options, runs), lanes)
     if options.output == "-":
         sys.stdout.write(page)
     else:

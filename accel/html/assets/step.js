@@ -385,9 +385,10 @@ const COLUMNS = [
   ["tile", "tile", null, (row) => row.tile || ""], ["pattern", "pattern"], ["m", "m", optional(whole)], ["n", "n", optional(whole)],
   ["k", "k", optional(whole)], ["count", "count", whole], ["busy cycles", "busy_cycles", whole],
   ["DRAM, MB", "dram_bytes", (value) => (value / 1e6).toFixed(2)],
-].map(([title, key, format, text]) => ({ title, key, format, text: text || ((row) => (format ? format(row[key]) : row[key])) }));
-
-const TABLE = { lines: [], sorted: null, down: false };
+].map(([title, key, format, own]) => {
+  const text = own || ((row) => (format ? format(row[key]) : row[key]));
+  return { title, key, text, numeric: Boolean(format), value: (row) => (format ? row[key] ?? -1 : String(text(row))) };
+});
 
 /* The tile has a column of its own. */
 const cellText = (column, row) => {
@@ -398,34 +399,23 @@ const cellText = (column, row) => {
 
 function scheduleLine(row) {
   const texts = COLUMNS.map((column) => cellText(column, row));
-  const cells = texts.map((text, index) => element("td", { class: COLUMNS[index].format ? "number" : null }, text));
+  const cells = texts.map((text, index) => element("td", { class: COLUMNS[index].numeric ? "number" : null }, text));
   cells[0].title = row.name;
   return { row, node: element("tr", {}, ...cells), words: texts.join(" ").toLowerCase() };
 }
 
-function sortSchedule(column) {
-  const numeric = Boolean(column.format);
-  TABLE.down = TABLE.sorted === column ? !TABLE.down : numeric;
-  TABLE.sorted = column;
-  const sign = TABLE.down ? -1 : 1;
-  const value = (row) => (numeric ? row[column.key] ?? -1 : String(column.text(row)));
-  const compare = (one, other) => (numeric ? one - other : one.localeCompare(other, "en", { numeric: true }));
-  TABLE.lines.sort((one, other) => sign * compare(value(one.row), value(other.row)) || one.row.order - other.row.order);
-  byId("schedule-table").tBodies[0].append(...TABLE.lines.map((line) => line.node));
-  COLUMNS.forEach((each) => each.head.removeAttribute("aria-sort"));
-  column.head.setAttribute("aria-sort", TABLE.down ? "descending" : "ascending");
-}
+const SCHEDULE = RUN.records.map(scheduleLine);
 
 function filterSchedule() {
   const words = byId("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
   const onlyProducts = byId("only-products").checked;
   let [count, sum] = [0, 0];
-  for (const line of TABLE.lines) {
+  for (const line of SCHEDULE) {
     const shown = words.every((word) => line.words.includes(word)) && !(onlyProducts && line.row.m === null);
     line.node.hidden = !shown;
     if (shown) [count, sum] = [count + 1, sum + line.row.cycles];
   }
-  byId("row-count").textContent = `${whole(count)} of ${whole(TABLE.lines.length)} rows, ${ofStep(RUN, sum)} of the step`;
+  byId("row-count").textContent = `${whole(count)} of ${whole(SCHEDULE.length)} rows, ${ofStep(RUN, sum)} of the step`;
 }
 
 function showInSchedule(name) {
@@ -438,15 +428,7 @@ function showInSchedule(name) {
 }
 
 function drawSchedule() {
-  const heads = COLUMNS.map((column) => {
-    const button = element("button", { type: "button" }, column.title);
-    button.addEventListener("click", () => sortSchedule(column));
-    column.head = element("th", { scope: "col", class: column.format ? "number" : null }, button);
-    return column.head;
-  });
-  TABLE.lines = RUN.records.map(scheduleLine);
-  byId("schedule-table").append(element("thead", {}, element("tr", {}, ...heads)),
-    element("tbody", {}, ...TABLE.lines.map((line) => line.node)));
+  sortableTable(byId("schedule-table"), COLUMNS)(SCHEDULE);
   const filter = element("input", { type: "search", id: "filter", placeholder: "words: layer1 FF OS drain", autocomplete: "off" });
   const products = element("input", { type: "checkbox", id: "only-products", checked: "" });
   filter.addEventListener("input", filterSchedule);

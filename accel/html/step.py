@@ -8,19 +8,14 @@ docs/report.md describes the page.
 
 from __future__ import annotations
 
-import json
 import re
-from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import asdict, fields
-from hashlib import sha256
-from html import escape
-from importlib.resources import files
-from string import Template
 from typing import Any, NamedTuple
 
 from accel.arch import Arch
 from accel.errors import ConfigError
+from accel.html import frame
 from accel.methods import method
 from accel.report import LOSSES, STAGES, Report, Row
 from accel.sparsity import NMPattern
@@ -83,17 +78,13 @@ def build_page(
     `report` has its dense baseline; `command` is the command line that writes the page again. `lanes` are those that
     `accel.timeline.lanes` makes of the run of the step's program; without them the page has no timeline.
     """
-    data = json.dumps(page_data(report, arch, compared) | {"timeline": lanes}, separators=(",", ":"), allow_nan=False)
-    script, style = _asset("charts.js") + _asset("page.js"), _asset("page.css")
-    return Template(_asset("page.html")).substitute(
-        policy=f"default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; script-src '{_digest(script)}'; "
-        f"style-src '{_digest(style)}'",
-        title=_safe(f"{report.network} on {report.arch}: {run_label(report)}"),
-        command=_safe(command),
-        machine_file=_safe(arch.to_toml()),
-        style=style,
-        script=script,
-        data=_script_safe(data),
+    return frame.build(
+        "step.html",
+        ["charts.js", "step.js"],
+        page_data(report, arch, compared) | {"timeline": lanes},
+        f"{report.network} on {report.arch}: {run_label(report)}",
+        command=command,
+        machine_file=arch.to_toml(),
     )
 
 
@@ -179,22 +170,3 @@ def _table(report: Report) -> dict[str, Any]:
     records = [asdict(row) | {"group": row.group} | derived(row, report) for row in report.rows]
     columns = [*(field.name for field in fields(Row)), "group", "share_frac", "tile", "macs_per_dram_byte", "macs_per_cycle"]
     return {"columns": columns, "lines": [[record[column] for column in columns] for record in records]}
-
-
-def _asset(name: str) -> str:
-    return files("accel").joinpath("html_assets", name).read_text(encoding="utf-8")
-
-
-def _digest(text: str) -> str:
-    """Return the name under which the page's policy admits exactly this script or style, and nothing that came with a name."""
-    return "sha256-" + b64encode(sha256(text.encode()).digest()).decode()
-
-
-def _safe(text: str) -> str:
-    """Return text for an element or attribute; bytes of a file name that are no UTF-8 are written as escapes."""
-    return escape(text.encode("utf-8", "backslashreplace").decode())
-
-
-def _script_safe(data: str) -> str:
-    """Return JSON that holds no character with a meaning in HTML: the strings stay the same."""
-    return data.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -126,6 +126,38 @@ function legend(entries) {
       shape("path", { d: SHAPES[form || "square"](6), class: `c-${key}` })), text)));
 }
 
+/* A table whose heads sort it. Columns are {title, numeric, value}; what is returned takes its lines, {row, node}, row.order
+   being their order where values are equal. */
+
+function sortableTable(table, columns) {
+  const state = { lines: [], by: null, down: false };
+  const body = element("tbody");
+  const compare = (one, other) => (state.by.numeric ? one - other : one.localeCompare(other, "en", { numeric: true }));
+  const place = () => {
+    const sign = state.down ? -1 : 1;
+    const value = (line) => state.by.value(line.row);
+    if (state.by) state.lines.sort((one, other) => sign * compare(value(one), value(other)) || one.row.order - other.row.order);
+    body.replaceChildren(...state.lines.map((line) => line.node));
+  };
+  const heads = columns.map((column) => {
+    const button = element("button", { type: "button" }, column.title);
+    const head = element("th", { scope: "col", class: column.numeric ? "number" : null }, button);
+    button.addEventListener("click", () => {
+      state.down = state.by === column ? !state.down : column.numeric;
+      state.by = column;
+      heads.forEach((other) => other.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", state.down ? "descending" : "ascending");
+      place();
+    });
+    return head;
+  });
+  table.append(element("thead", {}, element("tr", {}, ...heads)), body);
+  return (lines) => {
+    state.lines = [...lines];
+    place();
+  };
+}
+
 /* Bars: groups of horizontal stacked bars over one axis of cycles. Each group is an image of its own, so that pages can break. */
 
 const BARS = { left: 190, right: 110 };

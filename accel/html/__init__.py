@@ -1,0 +1,1 @@
+"""Self-contained HTML pages: `step` explains a training step, `sweep` shows the machines of a sweep."""
