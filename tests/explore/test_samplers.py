@@ -5,7 +5,7 @@ import random
 
 import pandas as pd
 import pytest
-from small_space import TEXT
+from small_space import WIDE
 
 from accel.errors import ConfigError
 from accel.explore import sweeping
@@ -17,9 +17,6 @@ from accel.explore.sweeping import sweep
 pytest.importorskip("pyarrow")
 optuna = pytest.importorskip("optuna")
 
-WIDE = TEXT.replace("array_rows = [2, 4, 8]", "array_rows = {from = 1, to = 40, step = 1}").replace(
-    "array_cols = [2, 4]", "array_cols = {from = 1, to = 40, step = 1}"
-)
 BOTH = pytest.mark.parametrize("sampler", ["nsga2", "tpe"])
 
 

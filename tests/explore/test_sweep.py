@@ -1,18 +1,12 @@
 """Sweeps: their order, their end, and that neither a stop nor the number of processes changes what they find."""
 
-import multiprocessing
-import random
-import signal
-import time
-
 import pandas as pd
 import pytest
-from small_space import TEXT, taken
+from small_space import taken
 
 from accel.errors import ConfigError
 from accel.explore import sweeping
 from accel.explore.pareto import front
-from accel.explore.space import Space
 from accel.explore.store import Folder, Results
 from accel.explore.sweeping import Budget, sweep
 
@@ -77,31 +71,6 @@ def test_chunks_grow_while_they_are_fast_and_shrink_where_they_are_slow(space, t
     monkeypatch.setattr(sweeping, "_FIRST_CHUNK", 3)
     sweep(space, tmp_path / "out")
     assert sizes == [3, 6, 12, 6, 1, 1, 1, 1, 1, 1, 1, 1, 1]
-
-
-def _sweep_slowly(path, text):
-    sweeping._FIRST_CHUNK, sweeping.CHUNK_SECONDS = 1, 0
-    space = Space.from_text(text, "space.toml")
-    with Folder(path, space, part_rows=2) as folder:
-        sweep(space, folder, sampler="random", report=lambda progress: time.sleep(0.015))
-
-
-@pytest.mark.parametrize("seed", [1, 2])
-def test_a_killed_sweep_goes_on_with_nothing_repeated_or_lost(space, whole, tmp_path, seed):
-    path, generator = tmp_path / "out", random.Random(seed)
-    context = multiprocessing.get_context("fork")
-    killed = 0
-    for _ in range(5):
-        child = context.Process(target=_sweep_slowly, args=(path, TEXT))
-        child.start()
-        child.join(generator.uniform(0.03, 0.15))
-        child.kill()
-        child.join()
-        killed += child.exitcode == -signal.SIGKILL
-    assert killed > 0
-    _sweep_slowly(path, TEXT)
-    pd.testing.assert_frame_equal(Results.load(path).table, whole)
-    assert not list(path.rglob("*.tmp"))
 
 
 def test_an_interruption_keeps_what_was_evaluated(space, tmp_path, one_by_one):

@@ -20,6 +20,11 @@ batch = 2
 methods = [{method = "bdwp", pattern = "2:4"}]
 """
 
+WIDE = TEXT.replace("array_rows = [2, 4, 8]", "array_rows = {from = 1, to = 40, step = 1}").replace(
+    "array_cols = [2, 4]", "array_cols = {from = 1, to = 40, step = 1}"
+)
+"""9600 points of the same kind."""
+
 
 def taken(sampler, seed=0, size=36, first=36):
     """Return the first points of an order."""
