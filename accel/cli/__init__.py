@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from accel.cli import explore, hardware, networks, pareto, programs, scale, step, training
+from accel.cli import explore, hardware, networks, pareto, programs, recheck, scale, step, training
 from accel.cli.arguments import USER_ERROR, Commands, Parser
 from accel.errors import AccelError
 
@@ -28,6 +28,7 @@ COMMANDS: tuple[Callable[[Commands], None], ...] = (
     scale.add_scale,
     explore.add_explore,
     pareto.add_pareto,
+    recheck.add_recheck,
     networks.add_trace,
     training.add_experiment,
     hardware.add_rtl,

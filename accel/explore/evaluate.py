@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from accel.arch import Arch
 from accel.dataflow.lowering import lower
 from accel.dataflow.scheduling import schedule
 from accel.errors import AccelError, ConfigError
-from accel.explore.engine import Costs, Engine
+from accel.explore.engine import Costs, Engine, StepCost
 from accel.explore.engine_memo import Memo
 from accel.explore.space import OBJECTIVES, RESOURCE_COLUMNS, MethodPart, Space
 from accel.gemm import FP16_BITS
@@ -100,6 +100,14 @@ class Evaluator:
         for word in dict.fromkeys(one.arch.group for one in ready):
             self._simulate([one for one in ready if one.arch.group == word])
         return rows
+
+    def row_by(self, index: int, cost: Callable[[str, MethodPart, Arch], StepCost]) -> Row:
+        """Return the row of a point by another model, whose `cost` takes a network and a method; refuses what cannot run."""
+        point = self.space.point(index)
+        row: Row = dict.fromkeys(self._columns) | {"index": index, **point}
+        ready = self._checked(row, point)
+        costs = tuple(cost(part.network, part.method, ready.arch) for part in self._parts)
+        return row | self._results(costs, ready.arch, ready.resources)
 
     def _checked(self, row: Row, point: Row) -> _Ready:
         """Return the machine of a point, or refuse one that cannot be or that no search is needed to refuse."""

@@ -139,6 +139,15 @@ class Results:
         return [machine(self.base, int(row.pop("index")), _plain(row)) for row in columns]
 
 
+def load_space(path: str | Path) -> Space:
+    """Return the space of a folder, whose file names other files as it did; they must not have changed."""
+    digest = _read_key(Path(path))["digest"]
+    space = Space.load(Path(path) / _SPACE)
+    if space.digest != digest:
+        raise ConfigError(f"{Path(path) / _SPACE} must name what it did when {path} was made; it changed since")
+    return space
+
+
 def _plain(row: Mapping[Hashable, Any]) -> dict[str, Any]:
     """Return what a row of a table says of a machine, as `Arch` takes it."""
     fields = {}
