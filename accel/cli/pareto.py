@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,9 @@ def add_pareto(commands: Commands) -> None:
     command.add_argument("--csv", metavar="F|-", help="write the whole rows of the front as CSV")
     command.add_argument("--point", type=int, metavar="N", help="this point instead of the front")
     command.add_argument("--arch-out", metavar="DIR", help="write the machines as TOML files")
+    command.add_argument(
+        "--html", metavar="F|-", help="write a page to explore all points with, which asks nothing of the network"
+    )
     command.add_argument("--plot", metavar="F", help="draw a picture: a file that ends in .pdf, .svg or .png")
     command.add_argument(
         "--kind",
@@ -52,7 +56,11 @@ def _pareto(options: argparse.Namespace) -> None:
         raise ConfigError("kind and fields must be given with plot, the file of the picture")
     inputs = [Path(options.folder) / name for name in ("space.toml", "base.toml", "sweep.json")]
     check_outputs(None, options.csv, inputs)
-    check_writable(options.plot, *inputs)
+    for file in (options.plot, options.html):
+        check_writable(file, *inputs)
+    places = [file for file in (options.csv, options.html, options.plot) if file]
+    if len(set(places)) < len(places):
+        raise ConfigError(f"csv, html and plot must go to different places, not all to {', '.join(places)}")
     from accel.explore.commands import commands
     from accel.explore.space import Objectives
     from accel.explore.store import Results
@@ -64,12 +72,16 @@ def _pareto(options: argparse.Namespace) -> None:
     if options.plot is not None:
         _plot(options, results, objectives, best)
     files = _arch_files(results.arches(best), options.arch_out)
-    if options.csv != "-":
+    outputs = {
+        options.csv: lambda: best.map(_joined).to_csv(index=False),
+        options.html: lambda: _page(options, results, objectives),
+    }
+    if "-" not in outputs:
         columns = list(dict.fromkeys(["index", *objectives, *results.fields]))
         said = f"{len(best):,} of {len(results.table):,} points of {options.folder} are on the front"
         _print_front(best[columns], said if options.point is None else f"point {options.point:,} of {options.folder}")
         print("\n".join(command for file in files for command in commands(file, results.toml)))
-    write_outputs({options.csv: lambda: best.map(_joined).to_csv(index=False)})
+    write_outputs(outputs)
 
 
 def _chosen(results: Results, objectives: Sequence[str], point: int | None) -> pd.DataFrame:
@@ -110,6 +122,14 @@ def _plot(options: argparse.Namespace, results: Results, objectives: Sequence[st
         arch = results.arches(best.head(1))[0]
         picture = plot.plot_roofline(arch, *(simulate(arch=arch, baseline=False, **step) for step in steps(results.toml)))
     plot.save(picture, options.plot)
+
+
+def _page(options: argparse.Namespace, results: Results, objectives: Sequence[str]) -> str:
+    from accel.html.sweep import build_page
+
+    axes = [] if options.x is None else ["--x", options.x, "--y", options.y]
+    command = shlex.join(["accel", "pareto", options.folder, *axes, "--html", "sweep.html"])
+    return build_page(results, objectives, options.folder, command)
 
 
 def _print_front(best: pd.DataFrame, title: str) -> None:

@@ -113,14 +113,16 @@ class Levels(NamedTuple):
 
 def levels(column: pd.Series[Any]) -> Levels:
     """Return the levels of a column of a table."""
-    known = column.notna().to_numpy()
-    rows = [_plain(value) if there else None for value, there in zip(column, known, strict=True)]
-    values = sorted({row for row in rows if row is not None})
-    places = {value: place for place, value in enumerate(values)} | {None: -1}
-    return Levels(values, np.array([places[row] for row in rows], np.int64))
+    import pandas as pd
+
+    rows = column.map(_hashable) if column.dtype == object else column
+    codes, found = pd.factorize(rows)
+    values = [value.item() if hasattr(value, "item") else value for value in found]
+    order = sorted(range(len(values)), key=values.__getitem__)
+    places = np.array([*np.argsort(order), -1], np.int64)  # -1, none, stays
+    return Levels([values[place] for place in order], places[codes])
 
 
-def _plain(value: Any) -> Any:
-    """Return a value as Python has it, an array as a tuple."""
-    value = value.tolist() if hasattr(value, "tolist") else value
-    return tuple(value) if isinstance(value, list) else value
+def _hashable(value: Any) -> Any:
+    """Return an array as a tuple, anything else as it is."""
+    return tuple(value.tolist()) if isinstance(value, np.ndarray) else value

@@ -50,7 +50,8 @@ function logTicks(least, most) {
   return ticks.filter((tick) => tick >= least && tick <= most);
 }
 
-/* Marks: what can be pointed at. A figure holds {node, tip, act}; the arrow keys walk through them in order. */
+/* Marks: what can be pointed at. A figure holds {node, tip, act}; the arrow keys walk through them in order. Where marks are too
+   many for a node each, figure.markAt finds the one at a pointer, and mark.reach moves the one node to it. */
 
 function showTip(mark, x, y) {
   const tip = byId("tip");
@@ -75,6 +76,7 @@ function stepTo(figure, index) {
   figure.current = Math.max(0, Math.min(index, figure.marks.length - 1));
   const mark = figure.marks[figure.current];
   if (!mark) return;
+  mark.reach?.();
   mark.node.classList.add("current");
   mark.node.scrollIntoView({ block: "nearest", inline: "nearest" });
   const box = mark.node.getBoundingClientRect();
@@ -91,13 +93,14 @@ function onKey(figure, event) {
 }
 
 function interactive(figure, label) {
-  const markOf = (event) => figure.marks[event.target.closest("[data-mark]")?.dataset.mark];
+  const markOf = (event) => (figure.markAt ? figure.markAt(event) : figure.marks[event.target.closest("[data-mark]")?.dataset.mark]);
   filled(figure, { tabindex: 0, role: "group", "aria-label": `${label}; the arrow keys read mark by mark` }, []);
   figure.current = -1;
   figure.addEventListener("pointermove", (event) => {
     hideTip();
     const mark = markOf(event);
     if (!mark) return;
+    mark.reach?.();
     mark.node.classList.add("current");
     showTip(mark, event.clientX, event.clientY);
   });
