@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +29,7 @@ def front(table: pd.DataFrame, objectives: Sequence[str]) -> pd.DataFrame:
     costs = np.column_stack([_cost(known, name) for name in objectives])
     indices = known["index"].to_numpy()
     rank = np.lexsort((indices, *costs.T[::-1]))
-    sorted_costs = costs[rank]
-    kept = _front_of_two(sorted_costs) if len(objectives) == 2 else _front_of_more(sorted_costs)
+    kept: npt.NDArray[np.bool_] = _moocore().is_nondominated(costs[rank], keep_weakly=True)
     return known.iloc[rank[kept]].reset_index(drop=True)
 
 
@@ -48,27 +47,9 @@ def _cost(table: pd.DataFrame, name: str) -> npt.NDArray[np.float64]:
     return -column if name in MAXIMIZED else column
 
 
-def _front_of_two(costs: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    """Return which of the rows, sorted, stay: those whose second cost is below all before, and their equals."""
-    if not len(costs):
-        return np.zeros(0, np.bool_)
-    second = costs[:, 1]
-    least_before = np.concatenate(([np.inf], np.minimum.accumulate(second)[:-1]))
-    kept = second < least_before
-    equals = np.concatenate(([False], (costs[1:] == costs[:-1]).all(axis=1)))
-    first = np.maximum.accumulate(np.where(equals, 0, np.arange(len(costs))))  # of each run of equal rows
-    kept[0] = True  # also where its second cost is infinite
-    result: npt.NDArray[np.bool_] = kept[first]
-    return result
-
-
-def _front_of_more(costs: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    """Return which of the rows, sorted, stay: a row can only be dominated by one before it, and then by one that stays."""
-    kept: list[int] = []
-    for index, cost in enumerate(costs):
-        others = costs[kept]
-        if not ((others <= cost).all(axis=1) & (others < cost).any(axis=1)).any():
-            kept.append(index)
-    mask = np.zeros(len(costs), np.bool_)
-    mask[kept] = True
-    return mask
+def _moocore() -> Any:
+    try:
+        import moocore
+    except ImportError:
+        raise ConfigError("fronts need moocore, which is not installed; install nm-accel[explore]") from None
+    return moocore

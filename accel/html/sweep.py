@@ -20,6 +20,7 @@ from accel.explore.pareto import front
 from accel.explore.space import AMOUNTS, MAXIMIZED, OBJECTIVES, machine
 from accel.explore.store import Results
 from accel.html import frame
+from accel.presets import DEFAULT_BATCH
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +47,7 @@ def build_page(
 
 def page_data(results: Results, objectives: Sequence[str], most: int = MOST_POINTS, seed: int = 0) -> dict[str, Any]:
     """Return what the page's data block holds: docs/explore.md describes it."""
-    table = results.table
+    table, work = results.table, results.toml["work"]
     shown = _shown(table, objectives, most, seed)
     own = [name for name in table if str(name).endswith(".seconds")]  # step by step
     amounts = [name for name in (*AMOUNTS, *OBJECTIVES, *(own if len(own) > 1 else ())) if name not in results.fields]
@@ -63,7 +64,8 @@ def page_data(results: Results, objectives: Sequence[str], most: int = MOST_POIN
         "objectives": list(objectives),
         "objective_names": [name for name in OBJECTIVES if shown[name].notna().any()],
         "maximized": sorted(MAXIMIZED),
-        "work": {key: value for key, value in results.toml["work"].items() if key in ("networks", "batch")},
+        "networks": work["networks"],
+        "batch": work.get("batch", DEFAULT_BATCH),
         "base": results.base.name,
         "machine": [[name, _toml(name, value)] for name, value in fields.items()],
         "commands": list(commands(f"{results.base.name}-{_PLACE}.toml", results.toml)),

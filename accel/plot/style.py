@@ -74,7 +74,7 @@ class Picture(Figure):
 
     def _repr_png_(self) -> bytes:
         sink = io.BytesIO()
-        _write(self, sink, "png")
+        _write(self, sink, "png", dpi=120)
         return sink.getvalue()
 
 
@@ -96,6 +96,6 @@ def save(figure: Figure, path: str | Path) -> None:
 
 
 @in_style
-def _write(figure: Figure, sink: io.BytesIO, kind: str) -> None:
+def _write(figure: Figure, sink: io.BytesIO, kind: str, **options: Any) -> None:
     undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": None}
-    figure.savefig(sink, format=kind, metadata=undated[kind])
+    figure.savefig(sink, format=kind, metadata=undated[kind], **options)

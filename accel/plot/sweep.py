@@ -227,7 +227,8 @@ def plot_heat(table: pd.DataFrame, x: str, y: str, objective: str = "time") -> P
     (np.maximum if is_more else np.minimum).at(cells, (rows.codes, columns.codes), numbers)
     cells[~np.isfinite(cells)] = np.nan
     shown = scale(objective, numbers)
-    picture = Picture(figsize=(1.9 + 0.62 * max(4, len(columns.values)), 1.2 + 0.42 * max(4, len(rows.values))))
+    across, up = (min(max(4, len(found.values)), 14) for found in (columns, rows))
+    picture = Picture(figsize=(1.9 + 0.62 * across, 1.2 + 0.42 * up))
     axes = picture.add_subplot()
     norm = "log" if _is_log(cells[np.isfinite(cells)]) else "linear"
     image = axes.imshow(

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from accel.errors import ConfigError
 from accel.explore.pareto import front
 
+pytest.importorskip("moocore")
+
 NAMES = ["time", "luts", "samples_per_second_per_lut"]
 SIGNS = {"time": 1, "luts": 1, "samples_per_second_per_lut": -1}
 

@@ -246,6 +246,25 @@ def test_drawing_along_a_parallel_axis_keeps_its_range(chromium, page):
     assert chromium.problems == []
 
 
+def test_a_line_of_the_parallel_coordinates_can_be_pointed_at_and_chosen(chromium, page):
+    chromium.open(page.as_uri())
+    line, x, y = chromium.value(
+        "(() => { const image = CHARTS.parallel.image; image.scrollIntoView({block: 'center'});"
+        "const box = image.getBoundingClientRect(), point = STATE.front[0], tracks = STATE.tracks;"
+        "const [from, to] = [2, 3].map((at) => "
+        "[trackX(at, tracks.length), trackY(tracks[at].share(tracks[at].column.numbers[point]))]);"
+        "const [left, top] = [0, 1].map((at) => 0.8 * from[at] + 0.2 * to[at]), scale = box.width / WIDTH;"
+        "return [INDICES[point], box.x + left * scale, box.y + top * scale]; })()"
+    )
+    chromium.value("choosePoint(STATE.front.at(-1)); CHARTS.parallel.image.scrollIntoView({block: 'center'})")
+    for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
+        chromium.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+        if kind == "mouseMoved":
+            assert text_of(chromium, "#tip strong") == f"point {line}"
+    assert text_of(chromium, "#point-text") == f"Point {line}"
+    assert chromium.problems == []
+
+
 def test_the_keyboard_walks_along_the_front(chromium, page, folder):
     best = front(Results.load(folder).table, ["time", "all_luts"])["index"].tolist()
     chromium.open(page.as_uri())

@@ -20,10 +20,10 @@ function drawHead() {
   const cannot = DATA.total - DATA.runs;
   byId("headline").textContent = `${whole(front.length)} of ${whole(DATA.total)} points are on the front of ${words(OBJECTIVES)}`
     + `${cannot ? `; ${whole(cannot)} cannot run` : ""}.`;
-  const networks = Object.entries(DATA.work.networks).map(([name, weight]) => `${name} (weight ${weight})`).join(", ");
+  const networks = Object.entries(DATA.networks).map(([name, weight]) => `${name} (weight ${weight})`).join(", ");
   const sampled = SIZE < DATA.total
     ? ` Shown are ${whole(SIZE)} points: the front and a sample of the others (seed ${DATA.seed}); other fronts are those of the sample.` : "";
-  byId("asked").textContent = `Machines around ${DATA.base}; ${networks}, batch ${DATA.work.batch ?? "as by default"}.${sampled}`;
+  byId("asked").textContent = `Machines around ${DATA.base}; ${networks}, batch ${DATA.batch}.${sampled}`;
 }
 
 /* Filters */
