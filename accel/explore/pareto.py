@@ -53,3 +53,18 @@ def _moocore() -> Any:
     except ImportError:
         raise ConfigError("fronts need moocore, which is not installed; install nm-accel[explore]") from None
     return moocore
+
+
+def hypervolume(table: pd.DataFrame, objectives: Sequence[str], reference: Sequence[float]) -> float:
+    """Return the volume between `reference` and the front of `table`: more is better.
+
+    It has one dimension for each of `objectives`, in their units multiplied; `reference` is a value of each that rows of
+    interest beat. Rows that do not, and rows that lack an objective, add nothing.
+    """
+    if len(reference) != len(objectives):
+        raise ConfigError(f"reference must have a value for each of {len(objectives)} objectives, not {len(reference)}")
+    check_objectives(objectives)
+    known = table.dropna(subset=list(objectives))
+    costs = np.column_stack([_cost(known, name) for name in objectives])
+    worst = [-value if name in MAXIMIZED else value for name, value in zip(objectives, reference, strict=True)]
+    return float(_moocore().hypervolume(costs, ref=worst)) if len(costs) else 0.0

@@ -38,6 +38,8 @@ Value = int | float | tuple[int, ...] | tuple[str, ...]
 MAX_VALUES = 100_000
 """Of one field."""
 MAX_POINTS = 2**63 - 1
+_SHOWN_PROBLEMS = 4
+"""Of the values of one field."""
 _KEPT_VALUES = 4096
 """Of one formula."""
 
@@ -141,8 +143,15 @@ def _checked_entries(name: str, entries: list[Any]) -> tuple[Value, ...]:
     if not problems and len(set(checked)) != len(checked):
         problems.append(f"{name} must not repeat a value")
     if problems:
-        raise ValueError("\n".join(dict.fromkeys(problems)))
+        raise ValueError("\n".join(_first(name, [*dict.fromkeys(problems)])))
     return tuple(checked)
+
+
+def _first(name: str, problems: list[str]) -> list[str]:
+    """Return all problems, or of more than a reader wants to see the first."""
+    if len(problems) <= _SHOWN_PROBLEMS:
+        return problems
+    return [*problems[:_SHOWN_PROBLEMS], f"{name} has {len(problems) - _SHOWN_PROBLEMS} more values of such kind"]
 
 
 def _read_vary(given: Any) -> dict[str, tuple[Value, ...]]:

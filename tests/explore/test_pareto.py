@@ -1,4 +1,5 @@
 import re
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accel.errors import ConfigError
-from accel.explore.pareto import front
+from accel.explore.pareto import front, hypervolume
 
 pytest.importorskip("moocore")
 
@@ -60,3 +61,21 @@ def test_objectives_must_be_there(objectives, problem):
     table = pd.DataFrame({"index": [0], "time": [1.0], "edp": [None]})
     with pytest.raises(ConfigError, match=re.escape(problem) + "$"):
         front(table, objectives)
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 6)] * 3), max_size=12), st.sampled_from([NAMES[:1], NAMES[:2], NAMES]))
+def test_the_hypervolume_counts_what_rows_dominate(points, objectives):
+    table = pd.DataFrame(points, columns=NAMES, dtype=float)
+    reference = [5 if SIGNS[name] > 0 else 1 for name in objectives]
+    costs = [[SIGNS[name] * row[name] for name in objectives] for row in table.to_dict("records")]
+    ends = [range(-6, SIGNS[name] * value) for name, value in zip(objectives, reference, strict=True)]
+    cubes = [cube for cube in product(*ends) if any(all(c <= at for c, at in zip(cost, cube, strict=True)) for cost in costs)]
+    assert hypervolume(table, objectives, reference) == len(cubes)
+
+
+def test_a_reference_of_other_objectives_is_refused():
+    table = pd.DataFrame({"index": [0], "time": [1.0], "luts": [2.0]})
+    with pytest.raises(ConfigError, match=r"^reference must have a value for each of 2 objectives, not 1$"):
+        hypervolume(table, ["time", "luts"], [3.0])
+    assert hypervolume(table.iloc[:0], ["time", "luts"], [3.0, 4.0]) == 0.0
+    assert hypervolume(table, ["time", "luts"], [3.0, 4.0]) == 4.0

@@ -229,3 +229,10 @@ def test_the_digest_is_of_the_file_and_what_it_names(tmp_path):
         digests.append(Space.from_text(text, "a").digest)
     assert digests[0] == digests[1] != digests[2]
     assert Space.from_text(text + "# more\n", "a").digest != digests[2]
+
+
+def test_of_very_many_wrong_values_the_first_are_named():
+    text = "[vary]\narray_rows = {from = 1, to = 2000, step = 1}\n[work]\nnetworks = {mlp = 1.0}\n"
+    named = "; ".join(f"vary.array_rows must be at most 1024, not {value}" for value in range(1025, 1029))
+    with pytest.raises(ConfigError, match=rf"^a: {named}; vary.array_rows has 972 more values of such kind$"):
+        Space.from_text(text, "a")
