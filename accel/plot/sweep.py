@@ -264,6 +264,8 @@ def _set_levels(axes: Axes, which: str, name: str, found: Levels) -> None:
     axes.set(**{f"{which}label": label(name)})
     axis = axes.xaxis if which == "x" else axes.yaxis
     axis.set_ticks(places, words)
+    if which == "x" and len("  ".join(words)) > 60:
+        axes.tick_params("x", rotation=30)
 
 
 def _running(table: pd.DataFrame, objectives: Sequence[str]) -> pd.DataFrame:

@@ -163,7 +163,8 @@ function redrawFront() {
 function choosePoint(point) {
   STATE.chosen = point;
   hideTip();
-  redraw();
+  for (const chart of Object.values(CHARTS)) chart.showChosen(point);
+  redrawFront();
   drawPoint();
   byId("point").scrollIntoView({ block: "nearest" });
 }

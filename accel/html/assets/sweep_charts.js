@@ -103,29 +103,48 @@ function disc(context, x, y, radius) {
   context.fill();
 }
 
+/* Draw points at (lefts, tops) of the image: discs, or where they are many squares, pixel by pixel, which is much quicker. */
+function drawCrowd(context, lefts, tops, colorAt) {
+  if (lefts.length <= 5000) {
+    context.globalAlpha = 0.7;
+    lefts.forEach((left, order) => {
+      context.fillStyle = colorAt(order);
+      disc(context, left, tops[order], 2.5);
+    });
+    context.globalAlpha = 1;
+    return;
+  }
+  const { width, height } = context.canvas;
+  const image = context.createImageData(width, height);
+  const pixels = new Uint32Array(image.data.buffer);
+  const known = new Map();
+  for (let order = 0; order < lefts.length; order += 1) {
+    const [left, top] = [Math.round(2 * lefts[order]), Math.round(2 * tops[order])];
+    if (!(left > 1 && left < width - 2 && top > 1 && top < height - 2)) continue;  // nor where it has no place
+    const color = colorAt(order);
+    if (!known.has(color)) known.set(color, pixelOf(context, color));
+    const pixel = known.get(color);
+    for (let at = (top - 1) * width; at <= (top + 1) * width; at += width) pixels.fill(pixel, at + left - 1, at + left + 2);
+  }
+  context.putImageData(image, 0, 0);
+}
+
+function pixelOf(context, color) {
+  context.fillStyle = color;
+  const [red, green, blue] = [1, 3, 5].map((at) => parseInt(context.fillStyle.slice(at, at + 2), 16));  // it is told as #rrggbb
+  return ((200 << 24) | (blue << 16) | (green << 8) | red) >>> 0;
+}
+
 function drawScatter(chart, state) {
   const { context, image } = chart;
   const [x, y] = scatterScales(state);
   const place = (point) => [x.at(x.column.numbers[point]), y.at(y.column.numbers[point])];
   const inFront = new Set(state.front);
   const others = state.shown.filter((point) => !inFront.has(point));
-  const points = others.concat(state.front);
-  const lefts = Float32Array.from(points, (point) => x.at(x.column.numbers[point]));
-  const tops = Float32Array.from(points, (point) => y.at(y.column.numbers[point]));
+  const places = [x, y].map((axis) => (points) => Float32Array.from(points, (point) => axis.at(axis.column.numbers[point])));
   const color = colouring(state.colour);
-  const size = state.shown.length > 5000 ? 2.4 : 5;
   context.clearRect(0, 0, WIDTH, SCATTER.height);
-  context.save();
-  context.beginPath();
-  context.rect(SCATTER.left, SCATTER.top, WIDTH - SCATTER.left - SCATTER.right, SCATTER.height - SCATTER.top - SCATTER.bottom);
-  context.clip();
-  context.globalAlpha = state.colour ? 0.85 : 0.6;
-  others.forEach((point, order) => {
-    context.fillStyle = runs(point) ? color(point) : COLORS.problem;
-    if (size < 3) context.fillRect(lefts[order] - size / 2, tops[order] - size / 2, size, size);  // many: quick
-    else disc(context, lefts[order], tops[order], size / 2);
-  });
-  context.restore();
+  drawCrowd(context, places[0](others), places[1](others), (order) => (runs(others[order]) ? color(others[order]) : COLORS.problem));
   context.lineWidth = 1.2;
   for (const point of state.front) {
     context.fillStyle = state.colour ? color(point) : COLORS.front;
@@ -133,22 +152,31 @@ function drawScatter(chart, state) {
     disc(context, ...place(point), 5.5);
     context.stroke();
   }
-  const cursor = shape("circle", { class: "cursor mark", r: 8 });
-  const chosen = shape("circle", { class: "chosen", r: 10 });
-  if (state.chosen !== null && !place(state.chosen).some(Number.isNaN)) filled(chosen, { cx: place(state.chosen)[0], cy: place(state.chosen)[1] }, []);
-  image.replaceChildren(...scatterAxes(x, y), ...frontLine(x, y, state.shown), chosen, cursor);
-  chart.legendPlace.replaceChildren(pointLegend(state));
-  const markOf = (point) => ({
-    node: cursor, point, tip: () => pointTip(point), act: () => choosePoint(point),
-    reach: () => filled(cursor, { cx: place(point)[0], cy: place(point)[1] }, []),
-  });
+  const nodes = { cursor: shape("circle", { class: "cursor mark", r: 8 }), chosen: shape("circle", { class: "chosen", r: 10 }) };
+  image.replaceChildren(...scatterAxes(x, y), ...frontLine(x, y, state.shown), nodes.chosen, nodes.cursor);
+  const reach = (node, point) => filled(node, { cx: place(point)[0], cy: place(point)[1] }, []);
+  const points = others.concat(state.front);
+  const [lefts, tops] = places.map((placesOf) => placesOf(points));
+  const find = (event) => nearest(lefts, tops, placeIn(image, event));
   chart.placeOf = place;
+  finish(chart, state, nodes, reach, (event) => points[find(event)], (point) => !place(point).some(Number.isNaN));
+}
+
+/* What both charts have: the legend, marks of the front for the keyboard, the mark at the pointer, the mark of the chosen point. */
+function finish(chart, state, { cursor, chosen }, reach, find, hasPlace) {
+  chart.legendPlace.replaceChildren(pointLegend(state));
+  const markOf = (point) => ({ node: cursor, tip: () => pointTip(point), act: () => choosePoint(point), reach: () => reach(cursor, point) });
   chart.figure.marks = state.front.map(markOf);
   chart.figure.current = -1;
   chart.figure.markAt = (event) => {
-    const found = nearest(lefts, tops, placeIn(image, event));
-    return found < 0 ? undefined : markOf(points[found]);
+    const point = find(event);
+    return point === undefined ? undefined : markOf(point);
   };
+  chart.showChosen = (point) => {
+    chosen.toggleAttribute("hidden", point === null || !hasPlace(point));
+    if (point !== null && hasPlace(point)) reach(chosen, point);
+  };
+  chart.showChosen(state.chosen);
 }
 
 /* Which of the places is next to the pointer; of equals the last, which lies on top. */
@@ -211,23 +239,14 @@ function drawParallel(chart, state) {
     trace(point);
   }
   context.globalAlpha = 1;
-  const cursor = shape("path", { class: "cursor mark line" });
+  const nodes = { cursor: shape("path", { class: "cursor mark line" }), chosen: shape("path", { class: "chosen line" }) };
+  image.replaceChildren(...tracks.flatMap((track, index) => trackNodes(track, index, tracks.length)), nodes.chosen, nodes.cursor);
   const pathOf = (point) => `M${heights(point).map((height, index) => `${across[index]} ${height}`).join("L")}`;
-  const chosen = shape("path", { class: "chosen line", d: state.chosen !== null && runs(state.chosen) ? pathOf(state.chosen) : "" });
-  image.replaceChildren(...tracks.flatMap((track, index) => trackNodes(track, index, tracks.length)), chosen, cursor);
+  const lines = drawn.concat(front);
+  finish(chart, state, nodes, (node, point) => filled(node, { d: pathOf(point) }, []),
+    (event) => lineAt(lines, ...placeIn(image, event), tracks), runs);
   const left = drawn.length < others.length ? `; ${whole(drawn.length)} of the ${whole(others.length)} lines off the front are drawn` : "";
-  chart.legendPlace.replaceChildren(pointLegend(state), element("p", { class: "note" }, `${whole(front.length)} lines of the front${left}`));
-  const markOf = (point) => ({
-    node: cursor, point, tip: () => pointTip(point), act: () => choosePoint(point),
-    reach: () => filled(cursor, { d: pathOf(point) }, []),
-  });
-  chart.figure.marks = front.map(markOf);
-  chart.figure.current = -1;
-  chart.figure.markAt = (event) => {
-    const [x, y] = placeIn(image, event);
-    const found = lineAt([...drawn, ...front], x, y, tracks);
-    return found === null ? undefined : markOf(found);
-  };
+  chart.legendPlace.append(element("p", { class: "note" }, `${whole(front.length)} lines of the front${left}`));
 }
 
 /* The line next to the pointer, up or down. */
@@ -235,9 +254,9 @@ function lineAt(points, x, y, tracks) {
   const gap = tracks.length > 1 ? trackX(1, tracks.length) - trackX(0, tracks.length) : 1;
   const index = Math.max(0, Math.min(Math.floor((x - PARALLEL.left) / gap), tracks.length - 2));
   const part = (x - trackX(index, tracks.length)) / gap;
-  if (part < -0.05 || part > 1.05 || tracks.length < 2) return null;
+  if (part < -0.05 || part > 1.05 || tracks.length < 2) return undefined;
   const height = (point, track) => trackY(track.share(track.column.numbers[point]));
-  let [found, least] = [null, NEAR / 2];
+  let [found, least] = [undefined, NEAR / 2];
   for (const point of points) {
     const here = (1 - part) * height(point, tracks[index]) + part * height(point, tracks[index + 1]);
     if (Math.abs(here - y) <= least) [found, least] = [point, Math.abs(here - y)];
@@ -261,10 +280,10 @@ function brushed(chart, tracksOf, changed) {
     begun = null;
     if (Math.abs(y - from) < 4) return changed(track.column, -Infinity, Infinity);
     const [low, high] = [shareAt(Math.max(y, from)), shareAt(Math.min(y, from))];
-    const kept = extent({ numbers: track.column.numbers }, EVERY.filter((point) => {
+    const kept = EVERY.filter((point) => {
       const share = track.share(track.column.numbers[point]);
       return share >= low && share <= high;
-    }));
-    changed(track.column, ...kept);
+    });
+    if (kept.length) changed(track.column, ...extent(track.column, kept));
   });
 }
