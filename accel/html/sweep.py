@@ -6,6 +6,7 @@ bit, and so a front that the page finds is the one that `accel.explore.front` fi
 
 from __future__ import annotations
 
+import shlex
 from base64 import b64encode
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,7 @@ def build_page(
     the others by `seed`, and says so. Raises `ConfigError` as `front` does.
     """
     data = page_data(results, objectives, most, seed)
+    data["machine_command"] = shlex.join(["accel", "pareto", folder, "--point", _PLACE, "--arch-out", "."])
     return frame.build(
         "sweep.html", ["charts.js", "points.js", "sweep_charts.js", "sweep.js"], data, f"Sweep {folder}", command=command
     )

@@ -78,8 +78,8 @@ def plot_parallel(
 
     Of more than `LINES` points a sample by `seed` is drawn. A column of few values has them at equal distances.
     """
-    _check_columns(table, columns, 2)
     known, best = _running(table, objectives), front(table, objectives)
+    _check_columns(known, columns, 2)
     shown = known if len(known) <= LINES else known.sample(LINES, random_state=seed)
     picture = Picture(figsize=(max(5.2, 1.15 * len(columns)), 3.6))
     axes = picture.add_subplot()
@@ -164,8 +164,8 @@ def plot_sensitivity(table: pd.DataFrame, fields: Sequence[str], objectives: Seq
     One panel for each objective; a value's place is its best over the best of all, so that a field's line is as long as a
     wrong choice of it costs. Fields with the longest come first. Values with which no point runs are left out.
     """
-    _check_columns(table, fields, 1)
     known = _running(table, objectives)
+    _check_columns(known, fields, 1)
     picture = Picture(figsize=(1.6 + 3.4 * len(objectives), 1.0 + 0.42 * len(fields)))
     for panel, objective in enumerate(objectives):
         axes = picture.add_subplot(1, len(objectives), panel + 1)
@@ -219,8 +219,8 @@ def plot_heat(table: pd.DataFrame, x: str, y: str, objective: str = "time") -> P
 
     A pair with which no point runs stays white, with a cross.
     """
-    _check_columns(table, (x, y), 2)
     known = _running(table, (objective,))
+    _check_columns(known, (x, y), 2)
     columns, rows = levels(known[x]), levels(known[y])
     numbers, is_more = known[objective].to_numpy(np.float64), objective in MAXIMIZED
     cells = np.full((len(rows.values), len(columns.values)), -np.inf if is_more else np.inf)
@@ -277,10 +277,10 @@ def _running(table: pd.DataFrame, objectives: Sequence[str]) -> pd.DataFrame:
     return known
 
 
-def _check_columns(table: pd.DataFrame, columns: Sequence[str], least: int) -> None:
+def _check_columns(known: pd.DataFrame, columns: Sequence[str], least: int) -> None:
     for name in columns:
-        if name not in table:
-            raise ConfigError(f"fields must be columns of the sweep, not {name!r}")
+        if name not in known or known[name].isna().any():
+            raise ConfigError(f"fields must be columns that all points that run have, not {name!r}")
     if len(set(columns)) != len(columns) or len(columns) < least:
         raise ConfigError(f"fields must be {least} or more different names, not {list(columns)}")
 

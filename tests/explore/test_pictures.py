@@ -74,10 +74,13 @@ def test_pictures_that_cannot_be_are_refused(folder, tmp_path, capsys):
         "accel: fields must be two for a heat map, not array_rows"
     )
     assert refusal(capsys, *with_plot, "--kind", "sensitivity", "--fields", "edges") == (
-        "accel: fields must be columns of the sweep, not 'edges'"
+        "accel: fields must be columns that all points that run have, not 'edges'"
     )
     assert refusal(capsys, folder, "--plot", tmp_path / "plot.gif") == (
         f"accel: plot must be a file that ends in .pdf, .svg, .png, not '{tmp_path / 'plot.gif'}'"
+    )
+    assert refusal(capsys, folder, "--html", file, "--csv", file) == (
+        f"accel: csv, html and plot must go to different places, not all to {file}, {file}"
     )
     assert refusal(capsys, folder, "--point", 99) == "accel: point must be the number of one in the folder, not 99"
     assert refusal(capsys, folder, "--point", 4).startswith("accel: point must be one that runs, not 4: ")
@@ -182,6 +185,7 @@ def test_the_page_finds_the_front_and_shows_a_point_with_what_reproduces_it(chro
     capsys.readouterr()
     assert main(["pareto", str(folder), "--point", str(point)]) == 0
     assert capsys.readouterr().out.splitlines()[-2:] == commands
+    assert text_of(chromium, "#machine-command") == f"accel pareto {folder} --point {point} --arch-out ."
     assert main([*shlex.split(commands[0].replace(arch.name, str(tmp_path / arch.name)))[1:], "--json", "-"]) == 0
     cycles = json.loads(capsys.readouterr().out)["totals"]["cycles"]
     assert cycles == results.table["mlp.bdwp.2:4.cycles"][point]

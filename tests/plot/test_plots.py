@@ -147,7 +147,10 @@ def test_a_picture_shows_itself_in_a_notebook_and_leaves_other_plots_alone():
     [
         (lambda rows: plot.plot_front(rows, ["time"]), "objectives must be two or more for a front, not ['time']"),
         (lambda rows: plot.plot_parallel(rows, ["time"]), "fields must be 2 or more different names, not ['time']"),
-        (lambda rows: plot.plot_heat(rows, "array_rows", "edges"), "fields must be columns of the sweep, not 'edges'"),
+        (lambda rows: plot.plot_heat(rows, "array_rows", "edges"),
+         "fields must be columns that all points that run have, not 'edges'"),
+        (lambda rows: plot.plot_heat(rows, "problem", "array_rows"),
+         "fields must be columns that all points that run have, not 'problem'"),
         (lambda rows: plot.plot_sensitivity(rows, []), "fields must be 1 or more different names, not []"),
         (lambda rows: plot.plot_sensitivity(rows, ["array_rows"], ["edp"]),
          "table must have a point of which edp are known; none of 60 has"),

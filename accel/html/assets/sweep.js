@@ -181,6 +181,7 @@ function drawPoint() {
   if (!runs(point)) return;
   const file = `${machineName(point)}.toml`;
   byId("machine-name").textContent = file;
+  byId("machine-command").textContent = named(DATA.machine_command, point);
   byId("point-commands").textContent = DATA.commands.map((command) => named(command, point)).join("\n");
   byId("point-machine").textContent = machineFile(point);
   filled(byId("save-machine"), { download: file, href: `data:application/toml,${encodeURIComponent(machineFile(point))}` }, []);
