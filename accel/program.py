@@ -149,6 +149,8 @@ class Kernel(Checked):
     """What it computes, docs/isa.md; None: unknown."""
     accesses: tuple[Access, ...] = ()
     """Of a product lhs, rhs and results; of a bias where it lies, by repeat, row and column of the results."""
+    samples: tuple[Count, Size] | None = None
+    """The samples of the batch that it does, the first and how many; None: all."""
 
 
 CopyKind = Literal["dense", "gather", "scatter", "bias"]
@@ -224,6 +226,12 @@ class Tables(Checked):
                 for row, kernel in enumerate(self.kernels)
                 for field in ("bytes", "transfers")
                 if kernel.tile and getattr(kernel, field)
+            ),
+            *(
+                f"kernels[{row}].samples must be null where tile is true, else within the batch ({self.batch}), not "
+                f"{list(kernel.samples)}"
+                for row, kernel in enumerate(self.kernels)
+                if kernel.samples and (kernel.tile or sum(kernel.samples) > self.batch)
             ),
         ]
         if problems:

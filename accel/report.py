@@ -160,7 +160,13 @@ class Report:
             if row.engine != "array":
                 continue
             demanded = row.lower_bound_cycles - (row.cycles - sum(row.losses.values()))
-            for loss in ("dram", "fill", "drain", "padding"):  # waiting for DRAM is what the DRAM bound explains first
+            for loss in (
+                "dram",
+                "fill",
+                "drain",
+                "padding",
+                "vector",
+            ):  # waiting for DRAM is what the DRAM bound explains first
                 lost = row.losses.get(loss, 0)
                 explained = min(demanded, max(lost, 0))
                 demanded -= explained

@@ -34,6 +34,8 @@ class VectorWork:
     """What it computes, as the table of kernels has it; None: unknown."""
     access: Access | None = field(default=None, compare=False)
     """Done on results: where what it reads lies, by repeat, row and column of the product."""
+    by_sample: bool = field(default=False, compare=False)
+    """Whether it can be done sample by sample, once what it reads is there: all it makes has the batch as its first axis."""
 
 
 @dataclass(frozen=True)

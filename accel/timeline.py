@@ -21,8 +21,7 @@ from accel.errors import ConfigError
 from accel.program import INSTRUCTION, OBJECTS, SIDES, Engine, Flag, Program, Side, Site, used_fields
 from accel.report import Row
 from accel.sim.machine import Timing
-from accel.sim.program_step import array_waits
-from accel.tokens import resolve_tokens
+from accel.sim.waits import waits_of_engines
 
 MOST_SLICES = 300_000
 """In a program of more instructions, those that `merge` takes together are drawn as one."""
@@ -382,44 +381,15 @@ def _counter_events(program: Program, timing: Timing) -> Iterator[_Event]:
 
 
 def waits_by_engine(program: Program, timing: Timing) -> dict[str, dict[str, int]]:
-    """Return the cycles that the array waited for each engine, by the stage that then went on.
-
-    While the instruction that the array waits for is itself not ready, what that one waits for is charged, and so on: COMPUTE
-    where a load waits for the array to be done with a region.
-    """
-    waits, chain = array_waits(timing), _Chain(program, timing)
+    """Return the cycles that the array waited for each engine (`accel.sim.waits`), by the stage that then went on."""
+    waits = waits_of_engines(program, timing)
     found: dict[str, dict[str, int]] = {}
-    for number in np.flatnonzero(waits).tolist():
+    for number in np.flatnonzero(waits.any(axis=1)).tolist():
         by_engine = found.setdefault(str(program.tables.sites[program.instructions["site"][number]].stage), {})
-        end = int(timing.start[number])
-        for engine, cycles in chain.charged(number, end - int(waits[number]), end):
-            by_engine[engine.name] = by_engine.get(engine.name, 0) + cycles
+        for engine in Engine:
+            if waits[number, engine]:
+                by_engine[engine.name] = by_engine.get(engine.name, 0) + int(waits[number, engine])
     return found
-
-
-class _Chain:
-    """For each instruction the one that it started no earlier for: the last sender of its tokens, or the one before it."""
-
-    def __init__(self, program: Program, timing: Timing) -> None:
-        self._timing, self._needs = timing, resolve_tokens(program)
-        self._places = [np.flatnonzero(timing.jobs.engine == engine) for engine in Engine]
-        self._ordinals = np.zeros(len(timing.start), np.int64)
-        for places in self._places:
-            self._ordinals[places] = np.arange(len(places))
-
-    def charged(self, number: int, begin: int, end: int) -> Iterator[tuple[Engine, int]]:
-        """Return what engines did, from `end` back to `begin`, that instruction `number` waited for."""
-        while end > begin:
-            engine = Engine(self._timing.waited_for[number])
-            is_own = engine == self._timing.jobs.engine[number]
-            count = int(self._ordinals[number] if is_own else self._needs[number, engine])
-            if not count:
-                yield engine, end - begin
-                return
-            number = int(self._places[engine][count - 1])
-            ready = min(max(int(self._timing.ready[number]), begin), end)
-            yield engine, end - ready
-            end = ready
 
 
 def lanes(program: Program, timing: Timing) -> dict[str, Any]:

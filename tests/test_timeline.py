@@ -21,7 +21,7 @@ from accel.errors import ConfigError
 from accel.gemm import Stage
 from accel.program import SIDES, Engine, Flag, Site
 from accel.sim.machine import run_program
-from accel.sim.program_step import array_waits
+from accel.sim.waits import array_waits
 
 CASES = ("outputs_stay", "outputs_stay_in_parts", "pruned_on_line", "north_stays", "sums_in_dram", "nothing")
 WORD_BYTES = 8  # of the machine of program_cases

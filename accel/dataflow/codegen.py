@@ -2,8 +2,9 @@
 
 Tensors decide what waits for what: a LOAD of an operand for the instructions that wrote its tensors, an operator for those of
 its inputs, the first update for everything (a gradient that is not finite stops all updates). Work that does not depend on what
-came before, above all the load of weights, so starts while that still runs. What is the first to write where another tensor was
-in DRAM waits for the last use of that.
+came before, above all the load of weights, so starts while that still runs. Operators that work sample by sample are cut into
+parts, and the product behind them waits for one part after the other. What is the first to write where another tensor was in
+DRAM waits for the last use of that.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from accel.arch import Arch
-from accel.dataflow.codegen_kernels import FIELDS, IntArray, Output, State, Words, emit_product
+from accel.dataflow.codegen_kernels import FIELDS, IntArray, Lines, Output, Parts, State, Words, emit_product
+from accel.dataflow.codegen_parts import NO_LINES, lines_of, part_ends, share, spans
 from accel.dataflow.codegen_tables import PARTIAL_SUMS, TableWriter
 from accel.dataflow.scheduling import machine_of
-from accel.gemm import FP16_BITS, FP32_BITS, Gemm, Stage
+from accel.gemm import FP16_BITS, FP32_BITS, Gemm, Operand, Stage
 from accel.program import (
     INSTRUCTION,
     Engine,
@@ -60,6 +62,8 @@ class _Writer:
     """For each tensor, the first instruction that writes it, of each engine that does."""
     fenced: int = 0
     """Vector operators that the last fence waited for."""
+    pending: list[VectorWork] = field(default_factory=list)
+    """Operators by samples that come next, one reading what another makes; a product may take them in parts."""
 
     def __post_init__(self) -> None:
         arch = self.planned.arch
@@ -83,6 +87,7 @@ class _Writer:
         tile_kernels: dict[bool, list[int]] = {}
         for scheduled in gemms:
             if scheduled.mapping.dataflow == "VECTOR":
+                self._add_pending()
                 self._add_vector_product(scheduled)
                 continue
             swapped = scheduled.mapping.swapped
@@ -90,6 +95,10 @@ class _Writer:
                 tile_kernels[swapped] = [self.tables.add_tile_kernel(work, results, swapped) for work in on_results]
             self._add_product(scheduled, tile_kernels[swapped])
         for work in segment.vectors:
+            if work.by_sample:
+                self.pending.append(work)
+                continue
+            self._add_pending()
             if not work.on_results:
                 self._add_vector(work)
             elif not results:  # the product ran on the vector unit, and so its results are in DRAM
@@ -98,6 +107,7 @@ class _Writer:
 
     def add_updates(self, updates: Iterable[UpdateWork]) -> None:
         """Add the updates, which wait for all that came before: one gradient that is not finite stops them all."""
+        self._add_pending()
         everything = self.state.counts.copy()
         for work in updates:
             if work.elems:
@@ -108,6 +118,7 @@ class _Writer:
 
     def program(self) -> Program:
         """Return everything added, with tokens."""
+        self._add_pending()
         rows = np.concatenate([np.zeros((0, len(FIELDS)), np.int64), *self.chunks])
         instructions = np.zeros(len(rows), INSTRUCTION)
         for column, name in enumerate(FIELDS):
@@ -123,25 +134,79 @@ class _Writer:
     def _add_product(self, scheduled: ScheduledGemm, tile_kernels: list[int]) -> None:
         gemm, mapping = scheduled.gemm, scheduled.mapping
         product, tiling = _product_of(gemm, mapping, self.arch), _tiling_of(mapping)
-        objects = self.tables.objects(scheduled, product, tile_kernels, _spills(product, tiling))
         west, north = (gemm.rhs, gemm.lhs) if mapping.swapped else (gemm.lhs, gemm.rhs)
-        room = _instructions_at_most(product, tiling, self.arch, len(tile_kernels))
+        lines = self._lines(west, product.west.size), self._lines(north, product.north.size)
+        works, parts = self._take_parts(lines)
+        lines = lines if works else (NO_LINES, NO_LINES)
+        objects = self.tables.objects(scheduled, product, tile_kernels, _spills(product, tiling))
+        self.tables.keep(name for work in works for name in work.reads + work.writes)  # parts run on beside this product
+        room = _instructions_at_most(product, tiling, self.arch, len(tile_kernels)) + len(parts.rows)
         output = Output(np.zeros((room, len(FIELDS)), np.int64), np.zeros((room, _ENGINES), np.int64), np.zeros(1, np.int64))
         order = np.array(["mnk".index(loop) for loop in mapping.loop_order])
         needs = self._needs(west.tensors), self._needs(north.tensors)
-        west_first = bool(needs[0].sum() < needs[1].sum())  # what waits for less, weights above all, is not kept waiting
-        words = self._words(gemm, mapping)
-        emit_product(output, self.state, self.machine, product, tiling, order, objects, words, *needs, west_first)
+        # What waits for less, weights above all, is not kept waiting.
+        west_first = lines[0].per_sample == 0 and bool(lines[1].per_sample or needs[0].sum() < needs[1].sum())
+        emit_product(
+            output, self.state, self.machine, product, tiling, order, objects, self._words(gemm, mapping), *needs, west_first,
+            parts, *lines,
+        )  # fmt: skip
         size, first = int(output.size[0]), int(self.state.counts.sum() - output.size[0])
         rows = output.rows[:size]
         self.chunks.append(rows)
         self.needs.append(output.needs[:size])
+        self._note_parts(works, parts, rows, first)
         self._wrote(gemm.writes, Engine.STORE)
         self._use(west.tensors + north.tensors + ((PARTIAL_SUMS,) if objects.sums >= 0 else ()), Engine.LOAD)
         stored = np.where(rows[:, FIELDS.index("opcode")] == Engine.STORE, rows[:, FIELDS.index("object")], -1)
         for names, view in ((gemm.writes, objects.out), ((PARTIAL_SUMS,), objects.sums)):
             if view >= 0 and (stored == view).any():
                 self._use(names, Engine.STORE, first + int((stored == view).argmax()))
+
+    def _lines(self, operand: Operand, size: int) -> Lines:
+        """Return how the lines of an operand wait for the parts of the operator that makes it; none if it is there."""
+        made = {name for work in self.pending for name in work.writes}
+        return lines_of(operand, size, self.planned.step.batch) if made.intersection(operand.tensors) else NO_LINES
+
+    def _take_parts(self, lines: tuple[Lines, Lines]) -> tuple[list[VectorWork], Parts]:
+        """Return the operators that come next and their parts, for a product with these lines; add whole what has none."""
+        batch, works = self.planned.step.batch, self.pending
+        ends = part_ends(works, self.arch, batch)
+        if lines == (NO_LINES, NO_LINES) or len(ends) == 1:
+            self._add_pending()
+            works, ends = [], []
+        self.pending = []
+        rows, needs = [np.zeros((0, len(FIELDS)), np.int64)], [np.zeros((0, _ENGINES), np.int64)]
+        made = {name for work in works for name in work.writes}
+        for part, samples in enumerate(spans(ends)):
+            for number, work in enumerate(works):
+                wanted = self._needs(work.reads)
+                waits = bool(made.intersection(work.reads))  # for the part of the operator before it
+                if part == 0 and wanted[Engine.VECTOR] > self.fenced:
+                    waits, self.fenced = True, int(self.state.counts[Engine.VECTOR]) + number
+                site, kernel = self._site_and_kernel(work, samples)
+                rows.append(_instruction(Engine.VECTOR, site, kernel, Flag.FENCE if waits else Flag(0)))
+                needs.append(wanted[None])
+        counts = np.arange(1, len(ends) + 1)
+        zeros = np.zeros(len(ends), np.int64)
+        parts = Parts(
+            np.concatenate(rows), np.concatenate(needs), counts * len(works), np.array(ends, np.int64), zeros, zeros[:0]
+        )
+        return works, parts._replace(put=np.zeros(1, np.int64))
+
+    def _note_parts(self, works: list[VectorWork], parts: Parts, rows: IntArray, first: int) -> None:
+        """Take note of what parts, now among the instructions `rows` from `first` on, have made and used."""
+        objects, is_vector = rows[:, FIELDS.index("object")], rows[:, FIELDS.index("opcode")] == Engine.VECTOR
+        for work, part in zip(works, parts.rows, strict=False):  # the first part of each
+            self._wrote(work.writes, Engine.VECTOR)
+            self._use(work.reads, Engine.VECTOR)
+            place = (is_vector & (objects == part[FIELDS.index("object")])).argmax()
+            self._use(work.writes, Engine.VECTOR, first + int(place))
+
+    def _add_pending(self) -> None:
+        """Add the operators that come next, whole."""
+        works, self.pending = self.pending, []
+        for work in works:
+            self._add_vector(work)
 
     def _words(self, gemm: Gemm, mapping: Mapping) -> Words:
         pattern = (gemm.lhs if mapping.swapped else gemm.rhs).pattern
@@ -161,24 +226,30 @@ class _Writer:
         self._use(reads, Engine.VECTOR)
         self._use(gemm.writes, Engine.VECTOR, int(self.state.counts.sum()) - 1)
 
-    def _add_vector(self, work: VectorWork) -> None:
-        site = self.tables.site(work.layer, work.stage, work.kind)
-        transfers = 2 if work.dram_bytes else 0
+    def _site_and_kernel(self, work: VectorWork, samples: tuple[int, int] | None = None) -> tuple[int, int]:
+        """Return the rows of the tables of an operator, or of its part with `samples` (first, count)."""
+        lane_ops, dram_bytes = work.lane_ops, work.dram_bytes
+        if samples is not None:
+            lane_ops, dram_bytes = (share(amount, samples, self.planned.step.batch) for amount in (lane_ops, dram_bytes))
         kernel = self.tables.add_kernel(
-            work.kind, work.lane_ops, work.dram_bytes, transfers, work.reads, work.writes, work.attributes, (work.access,)
-        )
-        self._add(Engine.VECTOR, site, kernel, self._needs(work.reads))
+            work.kind, lane_ops, dram_bytes, 2 if dram_bytes else 0, work.reads, work.writes, work.attributes, (work.access,),
+            samples=samples,
+        )  # fmt: skip
+        return self.tables.site(work.layer, work.stage, work.kind), kernel
+
+    def _add_vector(self, work: VectorWork) -> None:
+        self._add(Engine.VECTOR, *self._site_and_kernel(work), self._needs(work.reads))
         self._wrote(work.writes, Engine.VECTOR)
         self._use(work.reads, Engine.VECTOR)
         self._use(work.writes, Engine.VECTOR, int(self.state.counts.sum()) - 1)
 
     def _add(self, engine: Engine, site: int, table_object: int, needs: IntArray) -> None:
-        values = {"opcode": int(engine), "site": site, "object": table_object}
+        flags = Flag(0)
         if engine == Engine.VECTOR and needs[engine] > self.fenced:
-            values["flags"] = int(Flag.FENCE)
+            flags = Flag.FENCE
             self.fenced = int(self.state.counts[engine])
         self.state.counts[engine] += 1
-        self.chunks.append(np.array([[values.get(name, 0) for name in FIELDS]]))
+        self.chunks.append(_instruction(engine, site, table_object, flags))
         self.needs.append(needs[None])
 
     def _needs(self, tensors: Iterable[str]) -> IntArray:
@@ -200,6 +271,12 @@ class _Writer:
             needs = self.written.setdefault(name, np.zeros(_ENGINES, np.int64)).copy()
             needs[engine] = self.state.counts[engine]
             self.written[name] = needs
+
+
+def _instruction(engine: Engine, site: int, table_object: int, flags: Flag) -> IntArray:
+    """Return an instruction on a whole object, (1, `FIELDS`)."""
+    values = {"opcode": int(engine), "flags": int(flags), "site": site, "object": table_object}
+    return np.array([[values.get(name, 0) for name in FIELDS]])
 
 
 def _product_of(gemm: Gemm, mapping: Mapping, arch: Arch) -> Product:

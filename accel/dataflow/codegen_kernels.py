@@ -50,6 +50,37 @@ class Words(NamedTuple):
     online_group_bits: int
 
 
+class Parts(NamedTuple):
+    """Operators cut by samples that a product's loads wait for part by part; they go between its instructions.
+
+    A tile kernel on results waits for the array, and so does what the vector unit has to do after it: a part is put as late as
+    the loads allow, one part ahead.
+    """
+
+    rows: IntArray
+    """(instructions, `FIELDS`)"""
+    needs: IntArray
+    """(instructions, engines)"""
+    ends: IntArray
+    """(parts,): the instructions of all parts up to this one."""
+    samples: IntArray
+    """(parts,): the first sample behind each."""
+    done: IntArray
+    """(parts,): how many instructions of VECTOR must be complete until the part is; filled in as it is put."""
+    put: IntArray
+    """(1,): parts that were put."""
+
+
+class Lines(NamedTuple):
+    """Which lines (rows of the west operand, columns of the north one) are of which sample.
+
+    Line i of repeat j is of sample `(j * per_repeat + i) // per_sample`; `per_sample` 0: loads wait for no part.
+    """
+
+    per_repeat: int
+    per_sample: int
+
+
 class Piece(NamedTuple):
     """What one COMPUTE makes: a part of the results of a pair of tiles."""
 
@@ -137,10 +168,44 @@ def _newest(state: State, buffer: int) -> Any:
 
 
 @kernel
+def _put_parts(output: Output, state: State, parts: Parts, count: int) -> None:
+    """Append the instructions of parts until `count` of them, or all, were put."""
+    while parts.put[0] < min(count, len(parts.ends)):
+        part = parts.put[0]
+        for number in range(parts.ends[part - 1] if part else 0, parts.ends[part]):
+            place = output.size[0]
+            output.rows[place], output.needs[place] = parts.rows[number], parts.needs[number]
+            output.size[0] = place + 1
+            state.counts[VECTOR] += 1
+        parts.done[part] = state.counts[VECTOR]
+        parts.put[0] = part + 1
+
+
+@kernel
+def _await_samples(output: Output, state: State, parts: Parts, lines: Lines, tile: IntArray) -> int:
+    """Return how many instructions of VECTOR must be complete until a tile (repeat, first line, lines, ...) can be loaded."""
+    if lines.per_sample == 0:
+        return 0
+    sample = (tile[0] * lines.per_repeat + tile[1] + tile[2] - 1) // lines.per_sample
+    part = 0
+    while parts.samples[part] <= sample:
+        part += 1
+    _put_parts(output, state, parts, part + 2)
+    return int(parts.done[part])
+
+
+@kernel
 def _load_west(
-    output: Output, state: State, product: Product, objects: Objects, words: Words, needs: IntArray, tile: IntArray
+    output: Output,
+    state: State,
+    product: Product,
+    objects: Objects,
+    words: Words,
+    needs: IntArray,
+    vectors: int,
+    tile: IntArray,
 ) -> None:
-    """Load the west tile (repeat, row, rows, group, groups)."""
+    """Load the west tile (repeat, row, rows, group, groups) after so many `vectors`."""
     bits = tile_bits(product.west, tile[2], tile[4], product.groups)
     size = ceil_div(bits, words.word_bits)
     start, uses = _take(state, _WEST, size)
@@ -149,14 +214,22 @@ def _load_west(
     row[_WEST_AT], row[_ROW], row[_ROWS], row[_GROUP], row[_GROUPS] = start, tile[1], tile[2], tile[3], tile[4]
     row[_BYTES], row[_WORDS] = ceil_div(bits, 8), size
     _need_all(output, place, needs)
+    _need(output, place, VECTOR, vectors)
     _need(output, place, COMPUTE, uses)
 
 
 @kernel
 def _load_north(
-    output: Output, state: State, product: Product, objects: Objects, words: Words, needs: IntArray, tile: IntArray
+    output: Output,
+    state: State,
+    product: Product,
+    objects: Objects,
+    words: Words,
+    needs: IntArray,
+    vectors: int,
+    tile: IntArray,
 ) -> None:
-    """Load the north tile (repeat, col, cols, group, groups), and have SORE prune it if it comes dense."""
+    """Load the north tile (repeat, col, cols, group, groups) after so many `vectors`; SORE prunes it if it comes dense."""
     bits = tile_bits(product.north, tile[2], tile[4], product.groups)
     size = ceil_div(bits, words.word_bits)
     if product.north.online:
@@ -167,6 +240,7 @@ def _load_north(
     row[_NORTH_AT], row[_COL], row[_COLS], row[_GROUP], row[_GROUPS] = start, tile[1], tile[2], tile[3], tile[4]
     row[_BYTES], row[_WORDS] = ceil_div(bits, 8), size
     _need_all(output, place, needs)
+    _need(output, place, VECTOR, vectors)
     _need(output, place, COMPUTE, uses)
     if product.north.online:
         pruned = _add(output, state, PRUNE, objects.site, objects.north, tile[0])
@@ -305,11 +379,15 @@ def emit_product(
     west_needs: IntArray,
     north_needs: IntArray,
     west_first: bool,
+    parts: Parts,
+    west_lines: Lines,
+    north_lines: Lines,
 ) -> None:
     """Append the instructions of a product on the array; `order` has the loops m, n, k as 0, 1, 2, outermost first.
 
     `west_needs` and `north_needs` are the instructions of each engine that its operands wait for, `west_first` says which of
-    two tiles is loaded first.
+    two tiles is loaded first. `parts` go between them, each before the first load that `west_lines` or `north_lines` make wait
+    for it.
     """
     sizes = (product.west.size, product.north.size, product.groups)
     tiles = (tiling.tile_m, tiling.tile_n, tiling.tile_groups)
@@ -333,11 +411,14 @@ def emit_product(
                         if (operand == 0) == west_first:
                             if _is_new(west, repeat, at[0] * tiles[0], at[2] * tiles[2]):
                                 _cut(west, repeat, at[0], at[2], sizes[0], tiles[0], sizes[2], tiles[2])
-                                _load_west(output, state, product, objects, words, west_needs, west)
+                                vectors = _await_samples(output, state, parts, west_lines, west)
+                                _load_west(output, state, product, objects, words, west_needs, vectors, west)
                         elif _is_new(north, repeat, at[1] * tiles[1], at[2] * tiles[2]):
                             _cut(north, repeat, at[1], at[2], sizes[1], tiles[1], sizes[2], tiles[2])
-                            _load_north(output, state, product, objects, words, north_needs, north)
+                            vectors = _await_samples(output, state, parts, north_lines, north)
+                            _load_north(output, state, product, objects, words, north_needs, vectors, north)
                     _compute_tile(output, state, machine, product, tiling, objects, words, west, north, turn)
+    _put_parts(output, state, parts, len(parts.ends))
 
 
 @kernel

@@ -96,8 +96,9 @@ class TableWriter:
         attributes: Attributes | None = None,
         accesses: Iterable[Access | None] = (),
         tile: bool = False,
+        samples: tuple[int, int] | None = None,
     ) -> int:
-        """Add an operator and return its number."""
+        """Add an operator, or what it does with some `samples` (first, count), and return its number."""
         self.event += 1
         kernel = Kernel(
             op=op,
@@ -109,9 +110,15 @@ class TableWriter:
             tile=tile,
             attributes=attributes,
             accesses=tuple(access for access in accesses if access is not None),
+            samples=samples,
         )
         self.kernels.append(kernel)
         return len(self.kernels) - 1
+
+    def keep(self, names: Iterable[str]) -> None:
+        """Let nothing that is added last take the place of these tensors."""
+        for name in names:
+            self.used[name] = self.used[name][0], self.event
 
     def add_tile_kernel(self, work: VectorWork, results: int, swapped: bool) -> int:
         """Add an operator on results, of which all products have `results`, and return its number."""

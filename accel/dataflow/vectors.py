@@ -14,6 +14,12 @@ from accel.trace import Attention, Attributes, Conv, Free, Layer, Linear, Vector
 from accel.units import ceil_div
 from accel.vector_ops import SAVED_BITS, VECTOR_OPS
 
+_BY_SAMPLE = frozenset(
+    ["layer_norm", "rms_norm", "group_norm", "softmax", "max_pool", "avg_pool"]
+    + [op for op, cost in VECTOR_OPS.items() if cost.elementwise]
+)
+"""Operators whose forward pass looks at no sample but its own."""
+
 
 @dataclass(frozen=True)
 class VectorUnit:
@@ -137,7 +143,15 @@ class VectorUnit:
             self._reads(layer),
             (layer.name, *self.tensors.saved(layer)),
             attributes=self._attributes(layer),
+            by_sample=self._is_by_sample(layer),
         )
+
+    def _is_by_sample(self, layer: Vector) -> bool:
+        """Return whether the samples of the result follow from those of the inputs, or from sums that are there already."""
+        inputs = [self.context.by_name.get(source) for source in layer.inputs]
+        if layer.per_step or layer.reads_moved or any(isinstance(source, Vector) and source.per_step for source in inputs):
+            return False
+        return layer.op in _BY_SAMPLE or (layer.op == "batch_norm" and self._has_statistics(layer))
 
     def _reads(self, layer: Vector) -> tuple[str, ...]:
         """Return the tensors that `layer` reads in FF, its parameters last."""
@@ -207,7 +221,9 @@ class VectorUnit:
         names = tuple(self.tensors.inside(layer, part) for part in reads)
         dram_bytes = tensors * FP16_BYTES * elems
         written, attributes = (self.tensors.inside(layer, writes),), self._softmax_attributes(layer)
-        return VectorWork(layer.name, stage, "softmax", ops * elems, dram_bytes, names, written, attributes=attributes)
+        return VectorWork(
+            layer.name, stage, "softmax", ops * elems, dram_bytes, names, written, attributes=attributes, by_sample=True
+        )
 
     def _softmax_attributes(self, layer: Attention) -> Attributes | None:
         if layer.masked:

@@ -57,6 +57,16 @@ class Dram:
             raise Fault(f"tensor {name!r} must be whole, not written in part")
         return self.values[name]
 
+    def read_samples(self, name: str, first: int, count: int) -> Any:
+        """Return samples of a tensor whose first axis is the batch."""
+        self._check(name)
+        value, batch = self.values[name], self.tables.batch
+        if isinstance(value, tuple) or len(value) != batch:
+            raise Fault(f"tensor {name!r} must have {batch} samples to be read by samples")
+        if name in self.filled and not self.filled[name].reshape(batch, -1)[first : first + count].all():
+            raise Fault(f"tensor {name!r} must be written where it is read, not later")
+        return value[first : first + count]
+
     def gather(self, name: str, shape: tuple[int, ...], places: NDArray[np.int64], exists: Flags) -> NDArray[Any]:
         """Return the elements at `places` of the flat tensor, 0 where there is none; `shape` is that of the tensor."""
         self._check(name)
@@ -100,6 +110,29 @@ class Dram:
         for other in self.neighbours.get(name, ()):
             if other in self.values:
                 self.lost[other] = name
+
+
+class DramOfSamples(Dram):
+    """The same DRAM to an operator on some samples of the batch: of tensors `cut` it reads only those, and it writes those."""
+
+    def __init__(self, dram: Dram, samples: tuple[int, int], cut: frozenset[str]) -> None:
+        """Share everything with `dram`; `samples` are the first and how many."""
+        self.tables, self.neighbours = dram.tables, dram.neighbours
+        self.values, self.filled, self.lost = dram.values, dram.filled, dram.lost
+        self.first, self.count, self.cut = *samples, cut
+
+    def read(self, name: str) -> Any:
+        """Return a whole tensor, or the samples of one that is cut."""
+        return self.read_samples(name, self.first, self.count) if name in self.cut else super().read(name)
+
+    def write(self, name: str, values: Values) -> None:
+        """Write the samples; `values` have only those, or the whole batch."""
+        batch, end = self.tables.batch, self.first + self.count
+        if isinstance(values, tuple) or len(values) not in (batch, self.count):
+            raise Fault(f"tensor {name!r} must have {self.count} samples of {batch}, not {len(values)}")
+        part = values if len(values) == self.count else values[self.first : end]
+        places = np.arange(self.first * part[0].size, end * part[0].size)
+        self.scatter(name, (batch, *values.shape[1:]), places, part.reshape(-1))
 
 
 def _made(program: Program) -> Iterator[int]:

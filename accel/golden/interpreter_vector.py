@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from accel.access import Access
 from accel.gemm import Stage
 from accel.golden.gemm import gemm
-from accel.golden.interpreter_memory import Dram, Fault, Tile
+from accel.golden.interpreter_memory import Dram, DramOfSamples, Fault, Tile
 from accel.golden.numeric import Float16s, Float32s, to_fp16
 from accel.golden.vector import losses, norms, pooling, tensors, unary
 from accel.golden.vector.arithmetic import flush
@@ -85,7 +85,7 @@ class VectorUnit:
         return self._with_bias(kernel, dram, tile.values, tile.repeat, rows, cols)
 
     def stream(self, kernel: Kernel, site: Site, dram: Dram) -> None:
-        """Do a kernel on whole tensors."""
+        """Do a kernel on whole tensors, or on some samples of them."""
         if kernel.op == "product":
             _multiply(kernel, dram)
             return
@@ -97,6 +97,8 @@ class VectorUnit:
             "parameter gradient": _add_up_parameters,
             "attention softmax": _attention_softmax,
         }
+        if kernel.samples is not None:
+            dram = _of_samples(kernel, function, kernel.samples, dram)
         if function in special:
             special[function](kernel, site, dram)
         elif function == "bias":
@@ -176,6 +178,13 @@ def _function(kernel: Kernel) -> str:
     if not isinstance(function, str):
         raise Fault(f"{kernel.op} must have attributes to be executed, not none; export the network again")
     return function
+
+
+def _of_samples(kernel: Kernel, function: str, samples: tuple[int, int], dram: Dram) -> Dram:
+    """Return DRAM for the samples of `kernel`; a batch norm reads all samples, whose sums it has by then."""
+    has_params = bool((kernel.attributes or {}).get("params"))
+    cut = () if function == "batch_norm" else kernel.reads[: len(kernel.reads) - has_params]
+    return DramOfSamples(dram, samples, frozenset(map(dram.name, cut)))
 
 
 def _is_loss(kernel: Kernel) -> bool:

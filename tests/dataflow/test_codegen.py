@@ -4,11 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from naive_search import every_mapping
 from random_gemms import random_arch, random_gemm
 
 from accel.api import compile_step, resolve_arch, resolve_trace, step_options
 from accel.dataflow.codegen import compile_schedule
+from accel.dataflow.codegen_parts import part_ends, share, spans
 from accel.dataflow.lowering import lower
 from accel.dataflow.placement import ALIGNMENT, Life, place
 from accel.dataflow.scheduling import schedule
@@ -156,19 +159,80 @@ def test_a_step_compiles_to_the_same_program_every_time():
     assert first.instructions.tobytes() == second.instructions.tobytes()
 
 
+def at_site(program, layer, part=""):
+    """Return which instructions are those of a layer's forward pass."""
+    sites = program.tables.sites
+    number = next(at for at, site in enumerate(sites) if (site.layer, site.stage, site.part) == (layer, "FF", part))
+    return program.instructions["site"] == number
+
+
+def loads_of(program, layer, of_weight):
+    """Return the numbers of the loads of a layer's weight, or of what it reads."""
+    names = [program.tables.tensors[view.tensors[0]].name for view in program.tables.views]
+    loads = np.flatnonzero(at_site(program, layer) & (program.instructions["opcode"] == Engine.LOAD))
+    objects = program.instructions["object"][loads]
+    return loads[[names[place].startswith("weight") == of_weight for place in objects]]
+
+
 def test_weights_are_loaded_while_the_operator_before_still_runs():
     """The norm between two convolutions is no reason to wait with the second one's weights."""
     program = compile_step("resnet9", batch=16)
-    timing, tables = run_program(program), program.tables
-    loads = program.instructions["opcode"] == Engine.LOAD
-    names = [tables.tensors[view.tensors[0]].name for view in tables.views]
-    is_weight = np.array([name.startswith("weight") for name in names])[program.instructions["object"]] & loads
-    is_second = program.instructions["site"] == next(
-        index for index, site in enumerate(tables.sites) if site.layer == "layer1.conv" and site.stage == "FF"
+    timing = run_program(program)
+    norm = timing.done[at_site(program, "prep.bn", "batch_norm")]
+    assert timing.start[loads_of(program, "layer1.conv", of_weight=True)].min() < norm.min()
+    assert timing.start[loads_of(program, "layer1.conv", of_weight=False)].min() >= norm.min()
+
+
+def test_a_product_begins_with_the_first_samples_while_operators_do_the_others():
+    program = compile_step("resnet9", batch=16)
+    timing, kernels = run_program(program), program.tables.kernels
+    relu = np.flatnonzero(at_site(program, "prep.relu", "relu"))
+    samples = [kernels[place].samples for place in program.instructions["object"][relu]]
+    assert [first for first, _ in samples] == [0, *(first + count for first, count in samples[:-1])]
+    assert sum(samples[-1]) == 16
+    assert len(samples) > 2
+    loads = loads_of(program, "layer1.conv", of_weight=False)
+    assert timing.start[loads].min() < timing.done[relu].max()
+    pixels = 32 * 32
+    for load in loads:
+        last = (int(program.instructions["row"][load]) + int(program.instructions["rows"][load]) - 1) // pixels
+        part = next(at for at, (first, count) in enumerate(samples) if last < first + count)
+        assert timing.start[load] >= timing.done[relu[part]]
+
+
+@pytest.mark.parametrize("batch", [1, 5, 64])
+def test_parts_of_an_operator_add_up_to_it(batch):
+    program = compile_step("vit-cifar", batch=batch)
+    whole = lower(
+        resolve_trace("vit-cifar"), step_options(resolve_arch("sat-vcu1525"), "bdwp", "2:8", batch, None, "sgd", True)
     )
-    norm = next(index for index, site in enumerate(tables.sites) if site.layer == "prep.bn" and site.part == "batch_norm")
-    assert timing.start[is_weight & is_second].min() < timing.done[program.instructions["site"] == norm].max()
-    assert timing.start[~is_weight & is_second].min() >= timing.done[program.instructions["site"] == norm].max()
+    tables, on_vector = program.tables, program.instructions["opcode"] == Engine.VECTOR
+    done = {}
+    for one in program.instructions[on_vector]:
+        kernel, site = tables.kernels[one["object"]], tables.sites[one["site"]]
+        if not kernel.tile:
+            ops, moved = done.get((site.layer, site.stage, site.part), (0, 0))
+            done[site.layer, site.stage, site.part] = ops + kernel.lane_ops, moved + kernel.bytes
+    works = [work for segment in whole.segments for work in segment.vectors if not work.on_results]
+    for work in works:
+        assert done[work.layer, work.stage, work.kind] == (work.lane_ops, work.dram_bytes)
+    is_cut = any(kernel.samples for kernel in tables.kernels)
+    assert is_cut == (batch > 1)
+
+
+def test_short_operators_are_not_cut():
+    arch = resolve_arch("sat-vcu1525")
+    work = VectorWork("relu", "FF", "relu", 10_000 * arch.vector_lanes, 0, by_sample=True)
+    assert part_ends([work], arch, 64)[-2:] != [64]
+    assert part_ends([replace(work, lane_ops=10 * arch.vector_lanes)], arch, 64) == [64]
+    assert part_ends([work], arch, 1) == [1]
+
+
+@given(batch=st.integers(1, 300), amount=st.integers(0, 2**52), count=st.integers(1, 16))
+def test_shares_of_samples_add_up(batch, amount, count):
+    count = min(count, batch)
+    ends = [batch * (part + 1) // count for part in range(count)]
+    assert sum(share(amount, samples, batch) for samples in spans(ends)) == amount
 
 
 def test_updates_wait_for_every_gradient():

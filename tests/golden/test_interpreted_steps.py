@@ -1,5 +1,7 @@
 """Whole training steps, executed as programs, against the same steps written down directly: equal bits in every tensor."""
 
+import re
+
 import numpy as np
 import pytest
 from golden_step import GoldenStep
@@ -7,6 +9,8 @@ from program_step import RULE, given, program_for, program_step, step_tensors
 from small_traces import CNN, VIT, conv, linear, loss, random_batch, random_weights, vector
 
 from accel.assembly import from_text, to_text
+from accel.dataflow import codegen_parts
+from accel.dataflow.verifier import verify
 from accel.errors import ConfigError, ScheduleError
 from accel.golden.interpreter import interpret
 from accel.golden.interpreter_update import initial_tensors
@@ -86,6 +90,40 @@ def same(left, right):
             for field in fields
         )
     return left.dtype == right.dtype and left.tobytes() == right.tobytes()
+
+
+@pytest.fixture
+def cut_everything(monkeypatch):
+    """Cut operators however short they are."""
+    monkeypatch.setattr(codegen_parts, "_LEAST_TIMES", 0)
+
+
+@pytest.mark.parametrize("trace", [CNN, VIT], ids=lambda trace: trace.name)
+@pytest.mark.parametrize("method", ["dense", "bdwp", "fully-sparse"])
+def test_operators_cut_by_samples_give_the_same_bits_in_any_order(trace, method, cut_everything):
+    weights, data = start(trace)
+    program = program_for(trace, method, "2:4", preset("test"), BATCH)
+    assert sum(kernel.samples == (2, 1) for kernel in program.tables.kernels) > 1
+    verify(program)
+    expected = GoldenStep(trace, weights, data, method, "2:4", RULE)
+    for seed in (None, 1, 2):
+        found = interpret(program, given(program, trace, weights, data), rule=RULE, seed=seed)
+        assert differing(found, expected.tensors) == [], f"seed {seed}"
+
+
+def test_an_operator_that_comes_before_its_samples_is_refused(cut_everything):
+    weights, data = start(CNN)
+    program = program_for(CNN, "bdwp", "2:4", preset("test"), BATCH)
+    instructions, kernels = program.instructions.copy(), program.tables.kernels
+    pool = [
+        at for at, one in enumerate(instructions) if one["opcode"] == Engine.VECTOR and kernels[one["object"]].op == "max_pool"
+    ]
+    first, *_, last = pool[:BATCH]
+    assert [kernels[instructions["object"][at]].samples for at in (first, last)] == [(0, 1), (2, 1)]
+    instructions["object"][[first, last]] = instructions["object"][[last, first]]
+    message = rf"instruction {first} (VECTOR of pool FF max_pool): tensor 'relu1' must be written where it is read, not later"
+    with pytest.raises(ScheduleError, match=f"^{re.escape(message)}$"):
+        interpret(Program(program.tables, instructions), given(program, CNN, weights, data), rule=RULE)
 
 
 def test_a_second_step_starts_from_the_copies_that_the_first_one_wrote():
