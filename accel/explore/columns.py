@@ -92,7 +92,8 @@ def text(column: str, value: Any) -> str:
         return ",".join(map(str, value))
     of = unit(column)
     if not of or of in ("bits", "cycles"):
-        return f"{value:,.0f} {of}".rstrip() if value == round(value) and abs(value) < 1e15 else f"{value:.4g} {of}".rstrip()
+        is_whole = value == round(value) or abs(value) >= 1000
+        return f"{value:{',.0f' if is_whole else '.4g'}} {of}".rstrip()
     prefix, factor = _prefix(abs(value), of == "B" and value % 1024 == 0)
     return f"{value / factor:.4g} {prefix}{of}"
 

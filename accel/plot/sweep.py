@@ -176,8 +176,8 @@ def plot_sensitivity(table: pd.DataFrame, fields: Sequence[str], objectives: Seq
         best = _best_of(known, objective)
         axes.set_yticks(range(len(order)), [label(name) for name in order])
         axes.set_ylim(-0.6, len(order) - 0.4)
-        axes.set_xlabel(f"best {label(objective)}, over the best of all ({text(objective, best)})")
-        axes.margins(x=0.3)
+        axes.set_xlabel(f"best {label(objective)},\nover the best of all ({text(objective, best)})")
+        axes.margins(x=0.4)
         axes.grid(axis="y", visible=False)
         if _is_log(np.concatenate([costs for _, costs in bests.values()])):
             _set_log(axes, "x")
@@ -205,12 +205,13 @@ def _draw_sensitivity(axes: Axes, height: int, name: str, values: list[Any], cos
     """Draw one field: a dot for each value, the two ends named."""
     axes.plot([costs.min(), costs.max()], [height, height], color=COLORS["gray"], linewidth=1.6, zorder=2)
     axes.scatter(costs, np.full(len(costs), height), s=26, color=COLORS["blue"], edgecolors="white", linewidths=0.6, zorder=3)
+    if costs.min() == costs.max():
+        axes.annotate("all alike", (costs[0], height), (5, 0), textcoords="offset points", fontsize=7, va="center")
+        return
     for end, offset, side in ((int(costs.argmin()), -5, "right"), (int(costs.argmax()), 5, "left")):
         equal = [value for value, cost in zip(values, costs, strict=True) if cost == costs[end]]
         words = text(name, equal[0]) + (f" +{len(equal) - 1}" if len(equal) > 1 else "")
         axes.annotate(words, (costs[end], height), (offset, 0), textcoords="offset points", fontsize=7, va="center", ha=side)
-        if costs.min() == costs.max():
-            break
 
 
 @in_style
