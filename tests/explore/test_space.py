@@ -2,10 +2,11 @@
 
 import itertools
 import re
+from pathlib import Path
 
 import pytest
 
-from accel import networks
+from accel import explore, networks
 from accel.errors import ConfigError
 from accel.explore.formulas import value_of
 from accel.explore.space import OBJECTIVES, PROPERTIES, Range, Space
@@ -236,3 +237,10 @@ def test_of_very_many_wrong_values_the_first_are_named():
     named = "; ".join(f"vary.array_rows must be at most 1024, not {value}" for value in range(1025, 1029))
     with pytest.raises(ConfigError, match=rf"^a: {named}; vary.array_rows has 972 more values of such kind$"):
         Space.from_text(text, "a")
+
+
+def test_the_shipped_examples_are_spaces_with_machines_in_them():
+    for path in (Path(explore.__file__).parent / "examples").glob("*.toml"):
+        space = Space.load(path)
+        assert space.arch(0).pes, path.name
+        assert space.arch(space.size - 1).pes, path.name
