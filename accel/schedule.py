@@ -174,8 +174,8 @@ class Achieved:
 class Search:
     """How a mapping was found.
 
-    `covered` mappings make up the space, those too large for the buffers included; `evaluated` is how often one of them was
-    priced, in both rounds of the search. The rest does not fit or is excluded by a proved bound.
+    `covered` mappings make up the space, those too large for the buffers included; `evaluated` is how often the closed form was
+    evaluated, for one of them or for a bound of many, in both rounds of the search.
     """
 
     covered: int

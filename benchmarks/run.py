@@ -106,7 +106,7 @@ def _mappings(gemms: Sequence[ScheduledGemm], timing: Timing) -> dict[str, int]:
         "products": len(gemms),
         "of them different, searched": len(distinct),
         "mappings covered": covered,
-        "evaluations one by one, both rounds of the search": evaluated,
+        "evaluations, of mappings and of bounds, both rounds": evaluated,
         "covered per CPU second of search": round(covered / timing.cpu_seconds),
         "evaluations per CPU second of search": round(evaluated / timing.cpu_seconds),
     }

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from accel.arch import Arch
+from accel.dataflow.families import new_work
 from accel.dataflow.objectives import Line, Total, least_product, prices_of, rest_of
 from accel.dataflow.pricing import Prices
 from accel.dataflow.search import BEST_DTYPE, GEMM_DTYPE, NOT_FOUND, search_gemms
@@ -103,7 +104,7 @@ def _search(gemms: list[tuple[int, ...]], arch: Arch, prices: Prices) -> list[di
     row_lanes = np.array(arch.row_lanes, np.int64)
     has_os, has_ws = "OS" in arch.dataflows, "WS" in arch.dataflows
     fields = np.array(gemms, GEMM_DTYPE).view(np.recarray)
-    search_gemms(machine_of(arch), prices, fields, row_lanes, has_os, has_ws, results)
+    search_gemms(machine_of(arch), prices, fields, row_lanes, has_os, has_ws, new_work(len(row_lanes)), results)
     names = BEST_DTYPE.names or ()
     return [dict(zip(names, record, strict=True)) for record in results.tolist()]
 

@@ -7,14 +7,16 @@ the same kernel, events counted by the same closed forms, and energies summed wi
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from accel.arch import Arch
+from accel.dataflow.families import new_work
 from accel.dataflow.objectives import prices_of
 from accel.dataflow.scheduling import _search_fields, machine_of, schedule_gemms
 from accel.dataflow.search import BEST_DTYPE, GEMM_DTYPE
@@ -30,6 +32,8 @@ from accel.timing.gemm import Machine
 
 BLOCK = 256
 """Machines in one compiled call, at most."""
+_SHARE = 16
+"""Machines that a thread searches at a time."""
 _KEPT = 2 * BLOCK
 """Machines whose mappings are kept, at least all of one call."""
 
@@ -53,8 +57,9 @@ class Engine:
     Machines that the search cannot tell apart share their mappings.
     """
 
-    def __init__(self, steps: Sequence[Step], word_elems: int, table: EnergyTable | None) -> None:
-        """Pack `steps`, lowered for a word of `word_elems`."""
+    def __init__(self, steps: Sequence[Step], word_elems: int, table: EnergyTable | None, threads: int = 1) -> None:
+        """Pack `steps`, lowered for a word of `word_elems`; machines are searched by so many threads."""
+        self._threads = ThreadPoolExecutor(threads) if threads > 1 else None
         self.steps, self.table = steps, table
         gemms = [gemm for step in steps for gemm in step.gemms]
         keys = [_search_fields(gemm, word_elems) for gemm in gemms]
@@ -90,15 +95,25 @@ class Engine:
             self._slots.popitem(last=False)
         taken = {*self._slots.values()}
         places = dict(zip(new, (slot for slot in range(_KEPT) if slot not in taken), strict=False))
-        if new:
-            chosen = list(new.values())
-            best: Any = np.zeros((len(new), len(self._products)), BEST_DTYPE).view(np.recarray)
-            search_machines(
-                machines[chosen], _forms([archs[at] for at in chosen]), prices_of(archs[0], None, 1.0, 0.0), self._products,
-                self.table is not None, best, np.array([*places.values()]), self._found,
-            )  # fmt: skip
+        chosen, slots = [*new.values()], [*places.values()]
+        tasks = []
+        for first in range(0, len(chosen), _SHARE):
+            part = chosen[first : first + _SHARE]
+            tasks.append(([archs[at] for at in part], machines[part], np.array(slots[first : first + _SHARE])))
+        run = map if self._threads is None else self._threads.map
+        deque(run(self._search, tasks), 0)
         self._slots.update(places)
         return np.array([self._slots[key] for key in keys])
+
+    def _search(self, task: tuple[Sequence[Arch], Any, IntArray]) -> None:
+        """Search (machines, their records) and keep the mappings at (slots). Meanwhile other threads run."""
+        archs, machines, slots = task
+        forms, prices = _forms(archs), prices_of(archs[0], None, 1.0, 0.0)
+        best: Any = np.zeros((len(archs), len(self._products)), BEST_DTYPE).view(np.recarray)
+        work = new_work(max(len(arch.row_lanes) for arch in archs))
+        search_machines(
+            machines, forms, prices, self._products, self.table is not None, work, best, np.array(slots), self._found
+        )
 
     def _read(self, archs: Sequence[Arch], totals: Totals) -> list[Costs | AccelError]:
         """Return the totals as Python's numbers."""

@@ -64,9 +64,9 @@ class _Word:
 class Evaluator:
     """Evaluates points of one space. Lowered networks are kept: they depend on the machine's word alone."""
 
-    def __init__(self, space: Space) -> None:
-        """Prepare for the points of `space`."""
-        self.space = space
+    def __init__(self, space: Space, threads: int = 1) -> None:
+        """Prepare for the points of `space`, whose machines are searched by so many threads."""
+        self.space, self._threads = space, threads
         work = space.file.work
         whole = sum(work.networks.values()) * sum(method.weight for method in work.methods)
         self._parts = [
@@ -179,7 +179,7 @@ class Evaluator:
             except AccelError:
                 self._words[arch.group] = None
             else:
-                engine = Engine(steps, arch.group, self.space.table)
+                engine = Engine(steps, arch.group, self.space.table, self._threads)
                 self._words[arch.group] = _Word(engine, max(step.footprint.total_bytes for step in steps))
         return self._words[arch.group]
 

@@ -87,6 +87,21 @@ class Tiling(NamedTuple):
     order: int
 
 
+class Traffic(NamedTuple):
+    """What the traffic of a product on a machine depends on, whatever its mapping."""
+
+    repeats: int
+    store_bits: int
+    """Results of all repeats."""
+    spill_bits: int
+    """All sums of one repeat in FP32, written and read again."""
+    pruned_groups: int
+    """Groups of all repeats that SORE prunes in one pass over the north operand; 0 if it is not pruned."""
+    sore_lanes: int
+    dram_bytes_per_cycle: float
+    dma_setup: int
+
+
 class ArrayCycles(NamedTuple):
     """A run of the array: with tiles held up by nothing, with drains and turns, and with its ends."""
 
@@ -138,39 +153,70 @@ def array_cycles(machine: Machine, product: Product, tiling: Tiling) -> ArrayCyc
         steps, drain_lanes = groups * keep, machine.drain_lanes
         compute = os_compute_cycles(rows, cols, lanes, row_lanes, dim_m, dim_n, steps, count)
         slots = os_slot_cycles(rows, cols, lanes, row_lanes, drain_lanes, dim_m, dim_n, steps, count)
-        latency = machine.multiplier_latency
-        run = os_run_cycles(rows, cols, lanes, row_lanes, drain_lanes, latency, dim_m, dim_n, steps, count)
     else:
-        chunk, latency = tiling.tile_m, machine.multiplier_latency
+        chunk = tiling.tile_m
         compute = ws_compute_cycles(rows, cols, lanes, row_lanes, dim_m, dim_n, groups, keep, chunk, count)
         slots = ws_slot_cycles(rows, cols, lanes, row_lanes, dim_m, dim_n, groups, keep, chunk, count)
-        run = ws_run_cycles(rows, cols, lanes, row_lanes, latency, dim_m, dim_n, groups, keep, chunk, count)
-    return ArrayCycles(compute, slots, run)
+    return ArrayCycles(compute, slots, run_cycles(machine, product, tiling))
+
+
+@kernel
+def run_cycles(machine: Machine, product: Product, tiling: Tiling) -> int:
+    """Return `array_cycles(...).run`; of the tile only `tile_m` is read, and that only in WS."""
+    rows, cols, lanes, dim_m, dim_n = machine.rows, machine.cols, machine.lanes, product.west.size, product.north.size
+    groups, keep, count, row_lanes = product.groups, product.keep, product.repeats, tiling.row_lanes
+    latency, drain_lanes = machine.multiplier_latency, machine.drain_lanes
+    if tiling.dataflow == OS:
+        return os_run_cycles(rows, cols, lanes, row_lanes, drain_lanes, latency, dim_m, dim_n, groups * keep, count)
+    return ws_run_cycles(rows, cols, lanes, row_lanes, latency, dim_m, dim_n, groups, keep, tiling.tile_m, count)
+
+
+@kernel
+def passes_of(order: int, loops_m: int, loops_n: int, loops_k: int) -> tuple[int, int, int]:
+    """Return how often (all of west, all of north) is loaded, and how often partial sums are written and read again."""
+    at_m, at_n, at_k = _POSITIONS[order]
+    west_passes = loops_n if (at_m > at_n and loops_m > 1) or (at_k > at_n and loops_k > 1) else 1
+    north_passes = loops_m if (at_n > at_m and loops_n > 1) or (at_k > at_m and loops_k > 1) else 1
+    spills = loops_k - 1 if (at_m > at_k and loops_m > 1) or (at_n > at_k and loops_n > 1) else 0
+    return west_passes, north_passes, spills
+
+
+@kernel
+def traffic_of(machine: Machine, product: Product) -> Traffic:
+    """Return what the traffic of all mappings of a product depends on."""
+    groups = product.repeats * product.north.size * product.groups if product.north.online else 0
+    return Traffic(
+        product.repeats, product.out_elems * product.out_bits, 64 * product.west.size * product.north.size, groups,
+        machine.sore_lanes, machine.dram_bytes_per_cycle, machine.dma_setup,
+    )  # fmt: skip
+
+
+@kernel
+def moves_of(
+    traffic: Traffic, order: int, loops_m: int, loops_n: int, loops_k: int, west_bits: int, north_bits: int
+) -> tuple[int, int, int]:
+    """Return what so many loops load and store, where a pass over an operand moves `west_bits` or `north_bits`.
+
+    That is (bytes, cycles that they keep the DMA busy, groups that SORE prunes).
+    """
+    west_passes, north_passes, spills = passes_of(order, loops_m, loops_n, loops_k)
+    bits = west_passes * west_bits + north_passes * north_bits + spills * traffic.spill_bits
+    dram_bytes = ceil_div(traffic.repeats * bits + traffic.store_bits, 8)
+    transfers = west_passes * loops_m * loops_k + north_passes * loops_n * loops_k + (1 + 2 * spills) * loops_m * loops_n
+    dma = dma_cycles(dram_bytes, traffic.repeats * transfers, traffic.dram_bytes_per_cycle, traffic.dma_setup)
+    return dram_bytes, dma, north_passes * traffic.pruned_groups
 
 
 @kernel
 def loads_and_stores(machine: Machine, product: Product, tiling: Tiling) -> tuple[int, int, int]:
     """Return what all loads and stores move, how long they keep the DMA busy, and SORE: (bytes, DMA cycles, SORE cycles)."""
     west, north, groups = product.west, product.north, product.groups
-    loops_m = ceil_div(west.size, tiling.tile_m)
-    loops_n = ceil_div(north.size, tiling.tile_n)
-    loops_k = ceil_div(groups, tiling.tile_groups)
-    at_m, at_n, at_k = _POSITIONS[tiling.order]
-    west_passes = loops_n if (at_m > at_n and loops_m > 1) or (at_k > at_n and loops_k > 1) else 1
-    north_passes = loops_m if (at_n > at_m and loops_n > 1) or (at_k > at_m and loops_k > 1) else 1
-    spills = loops_k - 1 if (at_m > at_k and loops_m > 1) or (at_n > at_k and loops_n > 1) else 0
-
-    west_bits = west_passes * pass_bits(west, tiling.tile_m, tiling.tile_groups, groups)
-    north_bits = north_passes * pass_bits(north, tiling.tile_n, tiling.tile_groups, groups)
-    spill_bits = spills * 64 * west.size * north.size  # FP32 written and read again
-    store_bits = product.out_elems * product.out_bits
-    dram_bytes = ceil_div(product.repeats * (west_bits + north_bits + spill_bits) + store_bits, 8)
-    transfers = west_passes * loops_m * loops_k + north_passes * loops_n * loops_k + (1 + 2 * spills) * loops_m * loops_n
-    dma = dma_cycles(dram_bytes, product.repeats * transfers, machine.dram_bytes_per_cycle, machine.dma_setup)
-    sore = 0
-    if north.online:
-        sore = sore_cycles(product.repeats * north_passes * north.size * groups, machine.sore_lanes)
-    return dram_bytes, dma, sore
+    loops_m, loops_n = ceil_div(west.size, tiling.tile_m), ceil_div(north.size, tiling.tile_n)
+    west_bits = pass_bits(west, tiling.tile_m, tiling.tile_groups, groups)
+    north_bits = pass_bits(north, tiling.tile_n, tiling.tile_groups, groups)
+    traffic, loops_k = traffic_of(machine, product), ceil_div(groups, tiling.tile_groups)
+    dram_bytes, dma, pruned = moves_of(traffic, tiling.order, loops_m, loops_n, loops_k, west_bits, north_bits)
+    return dram_bytes, dma, sore_cycles(pruned, machine.sore_lanes)
 
 
 @kernel
@@ -197,16 +243,20 @@ def end_cycles(machine: Machine, product: Product, tiling: Tiling) -> tuple[int,
     rows = tiling.tile_m if tiling.dataflow == WS else machine.rows * tiling.row_lanes
     cols = machine.cols * (machine.lanes // tiling.row_lanes)
     last_bits = min(rows, west.size) * min(cols, north.size) * product.out_bits
-    fill = dma_cycles(ceil_div(first_bits, 8), 2, machine.dram_bytes_per_cycle, machine.dma_setup)
-    tail = dma_cycles(ceil_div(last_bits, 8), 1, machine.dram_bytes_per_cycle, machine.dma_setup)
-    return fill, tail
+    return ends_of(first_bits, last_bits, machine.dram_bytes_per_cycle, machine.dma_setup)
 
 
 @kernel
-def _entry_bits(machine: Machine, product: Product, tiling: Tiling) -> int:
-    """Return the room for the entries of a north tile that SORE prunes in place: every column has its own."""
-    group_bits = product.keep * (16 + machine.index_bits)
-    return min(tiling.tile_n, product.north.size) * min(tiling.tile_groups, product.groups) * group_bits
+def ends_of(first_bits: int, last_bits: int, bytes_per_cycle: float, setup_cycles: int) -> tuple[int, int]:
+    """Return `end_cycles` of first tiles of `first_bits` together, and last results of `last_bits`."""
+    fill = dma_cycles(ceil_div(first_bits, 8), 2, bytes_per_cycle, setup_cycles)
+    return fill, dma_cycles(ceil_div(last_bits, 8), 1, bytes_per_cycle, setup_cycles)
+
+
+@kernel
+def entry_bits(keep: int, index_bits: int, tile_groups: int) -> int:
+    """Return the room for the entries of one column of a north tile that SORE prunes in place."""
+    return tile_groups * keep * (16 + index_bits)
 
 
 @kernel
@@ -223,8 +273,9 @@ def fits(machine: Machine, product: Product, tiling: Tiling) -> bool:
         > machine.north_bits
     ):
         return False
-    if product.north.online and _entry_bits(machine, product, tiling) > machine.north_bits:
-        return False
+    column_bits = entry_bits(product.keep, machine.index_bits, min(tiling.tile_groups, product.groups))
+    if product.north.online and min(tiling.tile_n, product.north.size) * column_bits > machine.north_bits:
+        return False  # every column has its own entries
     if tiling.dataflow == OS:
         return True
     strip_cols = machine.cols * (machine.lanes // tiling.row_lanes)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from accel.dataflow.families import Work
 from accel.dataflow.pricing import Prices
 from accel.dataflow.search import NOT_FOUND, search_gemms
 from accel.jit import kernel
@@ -50,18 +51,20 @@ def search_machines(
     prices: Prices,
     gemms: Record,
     counts_events: bool,
+    work: Work,
     best: Record,
     slots: IntArray,
     found: Record,
 ) -> None:
     """Search all `gemms` (GEMM_DTYPE) on every machine; fill row `slots[i]` of `found` for machine i.
 
-    `best` (BEST_DTYPE, machines x gemms) is where the search works, zeros to begin with.
+    `best` (BEST_DTYPE, machines x gemms) is where the search works, zeros to begin with, and so is `work`, which has room for
+    all forms of the interleave of any of the machines.
     """
     for at in range(len(machines)):
         machine = machine_of_record(machines[at])
         row_lanes = forms.row_lanes[forms.first[at] : forms.first[at + 1]]
-        search_gemms(machine, prices, gemms, row_lanes, forms.has_os[at], forms.has_ws[at], best[at])
+        search_gemms(machine, prices, gemms, row_lanes, forms.has_os[at], forms.has_ws[at], work, best[at])
         for number in range(len(gemms)):
             _note(machine, gemms[number], best[at, number], counts_events, found[slots[at], number])
 
