@@ -37,6 +37,7 @@ lint: $(READY_ALL)
 
 bench: $(READY_ALL)
 	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/explore.py
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/bit_true_gemm.py --threads 1
 	OPENBLAS_NUM_THREADS=2 $(BIN)/python benchmarks/bit_true_gemm.py --threads 2
 	$(BIN)/python benchmarks/array_twin.py
