@@ -97,7 +97,7 @@ def evaluation(space: Space, workers: int, scheduler: str | None) -> Iterator[_C
     """Give what evaluates points on `workers` processes of this computer, or on those of the scheduler at an address."""
     name = f"accel-sweep-{uuid4().hex}"
     try:
-        with _client(workers, scheduler) as client:
+        with _own(workers) if scheduler is None else _joined(scheduler) as client:
             plugin = _Sweep(name, space, os.getpid() if scheduler is None else None)
             client.register_plugin(plugin, name=name)
             yield _Cluster(client, name)
@@ -109,23 +109,37 @@ def evaluation(space: Space, workers: int, scheduler: str | None) -> Iterator[_C
 
 
 @contextmanager
-def _client(workers: int, scheduler: str | None) -> Iterator[Client]:
-    if scheduler is None:
-        with (
-            dask.config.set({"distributed.scheduler.allowed-failures": _DEATHS}),
-            LocalCluster(
-                workers, 1, host="127.0.0.1", memory_limit=0, dashboard_address=None, silence_logs="CRITICAL"
-            ) as cluster,
-            Client(cluster) as client,
-        ):
+def _own(workers: int) -> Iterator[Client]:
+    """Give a client of processes that start with it and end with it."""
+    options = {"host": "127.0.0.1", "memory_limit": 0, "dashboard_address": None, "silence_logs": "CRITICAL"}
+    with dask.config.set({"distributed.scheduler.allowed-failures": _DEATHS}):
+        with _uninterrupted():
+            cluster: Any = LocalCluster(workers, 1, **options)
+        with cluster, Client(cluster) as client:
             yield client
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ignore Ctrl-C while a cluster starts: Dask cannot end half of one. Its workers go on ignoring it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread is interrupted
         return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _joined(scheduler: str) -> Iterator[Client]:
+    """Give a client of the scheduler at an address, which must have a worker."""
     try:
         client = Client(scheduler, timeout=CONNECT_SECONDS)
     except (OSError, ValueError):
-        raise ConfigError(
-            f"scheduler must be the address of a Dask scheduler, like tcp://host:8786, not {scheduler!r}"
-        ) from None
+        wanted = "the address of a Dask scheduler, like tcp://host:8786"
+        raise ConfigError(f"scheduler must be {wanted}, not {scheduler!r}") from None
     with client:
         try:
             client.wait_for_workers(1, timeout=CONNECT_SECONDS)
