@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from uuid import uuid4
 
@@ -24,6 +24,8 @@ from accel.explore.sweeping import Chunk, Local
 
 CONNECT_SECONDS = 20.0
 """Until a scheduler must answer, and have a worker."""
+CLOSE_SECONDS = 20.0
+"""Until processes that were started must have ended."""
 _QUEUED = 2
 """Chunks in hand for each worker: none waits for the next one, and memory has few."""
 _LOOK_SECONDS = 5.0
@@ -115,8 +117,12 @@ def _own(workers: int) -> Iterator[Client]:
     with dask.config.set({"distributed.scheduler.allowed-failures": _DEATHS}):
         with _uninterrupted():
             cluster: Any = LocalCluster(workers, 1, **options)
-        with cluster, Client(cluster) as client:
-            yield client
+        try:
+            with Client(cluster) as client:
+                yield client
+        finally:
+            with suppress(TimeoutError):  # a worker that starts again just then may never answer; it ends with this process
+                cluster.close(timeout=CLOSE_SECONDS)
 
 
 @contextmanager
