@@ -229,6 +229,13 @@ def test_mappings_are_kept_as_long_as_there_is_room(networks, searched, monkeypa
     assert searched == [2, 1, 1, 2, 2]
 
 
+@pytest.mark.compiled
+def test_threads_change_nothing(networks):
+    vary = {"array_rows": [1, 2, 3, 4, 8], "array_cols": [1, 2, 4, 6], "dataflows": [["OS"], ["WS"]]}
+    space = Space.from_text(space_text(vary, networks[1:2], [("bdwp", "2:4")]), "threads")
+    assert Evaluator(space, threads=2).rows(range(space.size)) == Evaluator(space).rows(range(space.size))
+
+
 def test_rows_of_no_points_are_none(networks):
     space = Space.from_text(space_text({"array_rows": [1]}, networks[:1], [("dense", "2:4")]), "one")
     assert Evaluator(space).rows([]) == []
