@@ -22,7 +22,7 @@ from accel.rtl.walker import Walker
 
 COMMAND_TO_OPERAND_CYCLES = 3
 """From the cycle in which a command is taken to that in which the first operand is at a port of a PE."""
-RESULT_TO_OUT_CYCLES = 1
+RESULT_TO_OUT_CYCLES = 2
 """From the cycle in which a result is visible below the array to that in which its output stream shows it."""
 HANDSHAKE_CYCLES = 4
 """Cycles in which no command is taken beyond those of the run, its stalls and the way to the last column."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Module, Signal
+from amaranth import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
@@ -64,13 +64,21 @@ class ColumnFeeder(wiring.Component):
             slot.i_keep.eq(run.keep),
         ]
         passed = Signal.like(token, name="passed")
+        lanes = Signal.like(token.cols.lanes, name="lanes")
+        needs = Signal()
+        lanes_of_token = self.i_token.cols.lanes + (self.i_token.cols.rest != 0)
+        next_col_lane = Mux(slot.o_is_last_col_lane, 0, slot.o_col_lane + 1)
         with m.If(self.i_enable):
+            m.d.sync += needs.eq(
+                slot.o_active & slot.o_is_last_row_lane & ~slot.o_ends & token.is_used & (next_col_lane < lanes)
+            )
             with m.If(self.i_token.go):
-                m.d.sync += token.eq(self.i_token)
+                m.d.sync += [token.eq(self.i_token), lanes.eq(lanes_of_token)]
+                m.d.sync += needs.eq(self.i_token.is_used & (lanes_of_token != 0))
             m.d.sync += passed.eq(self.i_token)
             m.d.sync += passed.cols.rest.eq(self.i_token.cols.rest - (self.i_token.cols.rest != 0))
         m.d.comb += [self.o_token.eq(passed), self.o_rows.eq(token.rows), self.o_busy.eq(slot.o_active | passed.go)]
-        self._send_entries(m, entries, token, slot)
+        self._send_entries(m, entries, slot, needs)
         return m
 
     def _recoded_entries(self, m: Module, platform: Any) -> Any:
@@ -88,17 +96,11 @@ class ColumnFeeder(wiring.Component):
         ]
         return skid.o
 
-    def _send_entries(self, m: Module, entries: Any, token: Any, slot: SlotCounter) -> None:
+    def _send_entries(self, m: Module, entries: Any, slot: SlotCounter, needs: Any) -> None:
         """Take an entry when its first row lane comes, show it for all of them, and count it."""
         fmt = self.parameters.operand_format
-        needs = Signal()
         takes = Signal()
-        lanes = Signal.like(token.cols.lanes, name="lanes")
         past = Signal(self.parameters.entry_layout, reset_less=True)
-        m.d.comb += [
-            lanes.eq(token.cols.lanes + (token.cols.rest != 0)),
-            needs.eq(slot.o_active & token.is_used & (slot.o_row_lane == 0) & (slot.o_col_lane < lanes)),
-        ]
         with m.If(needs):
             m.d.comb += self.o_entry.eq(entries.payload)
         with m.Elif(slot.o_active & (slot.o_row_lane != 0)):

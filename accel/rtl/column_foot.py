@@ -93,7 +93,7 @@ class ColumnFoot(wiring.Component):
         return tag, total
 
     def _next_column(self, port: Any, tag: Any) -> list[Any]:
-        return [port.eq(tag), port.cols.rest.eq(tag.cols.rest - (tag.cols.rest != 0))]
+        return [port.eq(tag), port.rest.eq(tag.rest - (tag.rest != 0))]
 
     def _in_use(self, m: Module, chain: tuple[Any, Any], sum_tag: Any, total: Any) -> tuple[Any, Any]:
         """Return tag and word of the first stream: those of the first chain (OS) or of the bottom sum (WS)."""
@@ -107,28 +107,41 @@ class ColumnFoot(wiring.Component):
         parameters, run = self.parameters, self.i_run
         visible, blocked, sent = [], [], []
         for number, (tag, word) in enumerate(chains):
-            rounder = place(m, platform, f"rounder_{number}", Rounder(parameters.operand_format))
-            skid = place(m, platform, f"skid_{number}", SkidBuffer(32))
-            lanes = Signal.like(tag.cols.lanes, name=f"lanes_{number}")
             is_word = Signal(name=f"is_word_{number}")
             is_real = Signal(name=f"is_real_{number}")
-            is_due = tag.valid & tag.is_final & (lanes != 0)
+            has_rest = tag.rest != 0
+            is_due = tag.valid & tag.is_final & (tag.has_cols | has_rest)
             m.d.comb += [
-                lanes.eq(tag.cols.lanes + (tag.cols.rest != 0)),
                 is_word.eq(parameters.by_dataflow(run, in_ws=0, in_os=is_due) if number else is_due),  # WS: the first alone
-                is_real.eq(is_word & tag.is_row & (tag.col_lane < lanes)),
-                rounder.i_partial.eq(word),
-                skid.i.payload.eq(Mux(run.is_rounded, rounder.o_rounded, rounder.o_float32)),
-                skid.i.valid.eq(is_real & self.i_enable),
-                self.o_out[number].payload.eq(skid.o.payload),
-                self.o_out[number].valid.eq(skid.o.valid),
-                skid.o.ready.eq(self.o_out[number].ready),
+                is_real.eq(is_word & (tag.is_everywhere | tag.is_in_rest & has_rest)),
             ]
+            ready = self._round(m, platform, number, word, is_real & self.i_enable)
             visible.append(is_word)
-            blocked.append(is_real & ~skid.i.ready)
+            blocked.append(is_real & ~ready)
             sent.append(is_real)
         m.d.comb += [self.o_visible.eq(any_of(visible)), self.o_blocked.eq(any_of(blocked))]
         return sent
+
+    def _round(self, m: Module, platform: Any, number: int, word: Any, is_sent: Any) -> Any:
+        """Send a word, when `is_sent`, through the rounder into its stream; return whether it can be taken."""
+        rounder = place(m, platform, f"rounder_{number}", Rounder(self.parameters.operand_format))
+        skid = place(m, platform, f"skid_{number}", SkidBuffer(32))
+        is_waiting = Signal(name=f"is_waiting_{number}")
+        ready = Signal(name=f"ready_{number}")
+        with m.If(ready):
+            m.d.sync += is_waiting.eq(is_sent)
+        m.d.comb += [
+            ready.eq(skid.i.ready | ~is_waiting),
+            rounder.i_take.eq(ready),
+            rounder.i_partial.eq(word),
+            rounder.i_is_rounded.eq(self.i_run.is_rounded),
+            skid.i.payload.eq(rounder.o_result),
+            skid.i.valid.eq(is_waiting),
+            self.o_out[number].payload.eq(skid.o.payload),
+            self.o_out[number].valid.eq(skid.o.valid),
+            skid.o.ready.eq(self.o_out[number].ready),
+        ]
+        return ready
 
     def _buffer_partial_sums(self, m: Module, total: Any, sum_tag: Any, was_read: Any) -> None:
         m.submodules.buffer = buffer = memory.Memory(shape=total.shape(), depth=self.parameters.psum_words, init=[])

@@ -200,16 +200,13 @@ class ArrayParameters:
 
     @cached_property
     def tag_layout(self) -> data.StructLayout:
-        """What is known of a finished sum on its way out."""
-        return data.StructLayout(
-            {
-                "valid": unsigned(1),
-                "is_final": unsigned(1),
-                "is_row": unsigned(1),
-                "col_lane": unsigned(self.col_lane_bits),
-                "cols": self.cols_layout,
-            }
-        )
+        """What is known of a finished sum on its way out: a word of the matrix in every column, or in the next `rest` alone.
+
+        `is_everywhere` and `is_in_rest` say which; neither is set of a lane that the tile does not use. `has_cols` says whether
+        the tile uses lanes in every column, whatever this one is.
+        """
+        flags = ("valid", "is_final", "has_cols", "is_everywhere", "is_in_rest")
+        return data.StructLayout(dict.fromkeys(flags, unsigned(1)) | {"rest": _count(self.cols - 1)})
 
 
 def _count(largest: int) -> Shape:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Cat, Const, Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -12,7 +12,10 @@ from accel.rtl.floats import PARTIAL_FRACTION_BITS, OperandFormat
 
 
 class Rounder(wiring.Component):
-    """Gives a sum as FP32 and rounded to the nearest even number of the operand format. Combinational.
+    """Gives the sum taken last as FP32, or rounded to the nearest even number of the operand format.
+
+    A sum is taken at the end of a cycle in which `i_take` is high, with `i_is_rounded`; `o_result` is its result from then on,
+    16 bits of it if it is rounded, the others 0. What is shifted is in a register then, rounding comes behind it.
 
     FP16 results keep subnormals and overflow to infinity. A NaN leaves as the canonical one of its format. A BF16 result is
     never subnormal, because no BF16 sum is.
@@ -23,7 +26,8 @@ class Rounder(wiring.Component):
 
     def __init__(self, operand_format: OperandFormat) -> None:
         self.operand_format = operand_format
-        super().__init__({"i_partial": In(operand_format.partial_layout), "o_float32": Out(32), "o_rounded": Out(16)})
+        ports = {"i_take": In(1), "i_partial": In(operand_format.partial_layout), "i_is_rounded": In(1), "o_result": Out(32)}
+        super().__init__(ports)
 
     @property
     def parameters(self) -> OperandFormat:
@@ -31,57 +35,70 @@ class Rounder(wiring.Component):
         return self.operand_format
 
     def elaborate(self, platform: Any) -> Any:
-        """Return both results side by side."""
+        """Return the register of what is rounded down, and what rounds it up."""
         m = Module()
         form, partial = self.operand_format, self.i_partial
         is_special = Signal()
-        is_zero = Signal()
-        m.d.comb += [is_special.eq(form.is_partial_special(partial)), is_zero.eq(form.is_partial_zero(partial))]
+        m.d.comb += is_special.eq(form.is_partial_special(partial))
+        below = Signal(15)
+        guard = Signal()
+        sticky = Signal()
+        place = self._place_narrow if form.has_subnormals else self._place_wide
+        m.d.comb += [signal.eq(value) for signal, value in zip((below, guard, sticky), place(m), strict=True)]
+        with m.If(is_special):
+            infinity = (1 << form.exponent_bits) - 1 << form.fraction_bits
+            m.d.comb += [below.eq(infinity | partial.fraction[-1] << form.fraction_bits - 1), guard.eq(0)]
+        taken = Signal(32, reset_less=True)
+        taken_guard = Signal(reset_less=True)
+        taken_sticky = Signal(reset_less=True)
+        with m.If(self.i_take):
+            m.d.sync += [
+                taken.eq(Mux(self.i_is_rounded, Cat(below, partial.sign), self._as_float32(m, is_special))),
+                taken_guard.eq(guard & self.i_is_rounded),
+                taken_sticky.eq(sticky),
+            ]
+        m.d.comb += self.o_result.eq(Cat((taken[:15] + (taken_guard & (taken_sticky | taken[0])))[:15], taken[15:]))
+        return m
+
+    def _as_float32(self, m: Module, is_special: Any) -> Any:
+        form, partial = self.operand_format, self.i_partial
         exponent = Signal(8)
         with m.If(is_special):
             m.d.comb += exponent.eq(255)
-        with m.Elif(~is_zero):
+        with m.Elif(~form.is_partial_zero(partial)):
             offset = 127 - form.partial_bias
             m.d.comb += exponent.eq(partial.exponent + offset if offset else partial.exponent)
-        m.d.comb += self.o_float32.eq(Cat(partial.fraction, exponent, partial.sign))
-        magnitude = Signal(15)
-        if form.has_subnormals:
-            self._round_narrow(m, magnitude, is_zero)
-        else:
-            self._round_wide(m, magnitude)
-        infinity = (1 << form.exponent_bits) - 1 << form.fraction_bits
-        with m.If(is_special):
-            m.d.comb += magnitude.eq(infinity | partial.fraction[-1] << form.fraction_bits - 1)
-        m.d.comb += self.o_rounded.eq(Cat(magnitude, partial.sign))
-        return m
+        return Cat(partial.fraction, exponent, partial.sign)
 
-    def _round_wide(self, m: Module, magnitude: Any) -> None:
-        """Drive `magnitude` of a format with the exponent of FP32: a carry out of the fraction moves up to infinity."""
-        form, partial = self.operand_format, self.i_partial
-        cut = PARTIAL_FRACTION_BITS - form.fraction_bits
-        kept, guard, sticky = partial.fraction[cut:], partial.fraction[cut - 1], partial.fraction[: cut - 1].any()
-        m.d.comb += magnitude.eq(Cat(kept, partial.exponent) + (guard & (sticky | kept[0])))
+    def _place_wide(self, m: Module) -> tuple[Any, Any, Any]:
+        """Return magnitude, guard and sticky bit in the exponent of FP32: a carry out of the fraction moves up to infinity."""
+        fraction = self.i_partial.fraction
+        cut = PARTIAL_FRACTION_BITS - self.operand_format.fraction_bits
+        return Cat(fraction[cut:], self.i_partial.exponent)[:15], fraction[cut - 1], fraction[: cut - 1].any()
 
-    def _round_narrow(self, m: Module, magnitude: Any, is_zero: Any) -> None:
-        """Drive `magnitude` of FP16: shift to the place of the exponent, of subnormals the least one, and round there."""
+    def _place_narrow(self, m: Module) -> tuple[Any, Any, Any]:
+        """Return the same for FP16: a subnormal result is shifted to the place of the least exponent."""
         form, partial = self.operand_format, self.i_partial
         least = form.partial_bias + 1 - form.bias  # codes of the least and the largest exponent of a normal result
         largest = form.partial_bias + form.bias
         cut = PARTIAL_FRACTION_BITS - form.fraction_bits
-        gap = Signal(8)
-        shift = Signal(range(form.fraction_bits + 3))
-        m.d.comb += gap.eq(least - partial.exponent)
-        is_subnormal = partial.exponent < least
-        with m.If(is_subnormal):  # beyond the fraction and the guard bit only "not zero" is left
-            m.d.comb += shift.eq(Mux(gap > form.fraction_bits + 2, form.fraction_bits + 2, gap))
-        shifted = Signal(PARTIAL_FRACTION_BITS + 1 + form.fraction_bits + 2)
-        m.d.comb += shifted.eq(Cat(Const(0, form.fraction_bits + 2), partial.fraction, ~is_zero) >> shift)
-        cut += form.fraction_bits + 2
-        kept, guard, sticky = shifted[cut:], shifted[cut - 1], shifted[: cut - 1].any()
-        exponent = Signal(form.exponent_bits, name="exponent_below_one")
-        with m.If(~is_subnormal):  # one less than its code, because the significand's leading one adds one
-            m.d.comb += exponent.eq(partial.exponent - least)
+        code = Signal(form.exponent_bits)
+        shift = Signal(range(form.fraction_bits + 2))
+        kept = Signal(form.fraction_bits + 2)  # with the leading one and the guard bit
+        m.d.comb += [
+            code.eq(partial.exponent - (least - 1)),
+            shift.eq(least - partial.exponent),  # right for what is subnormal and not too small for the guard bit
+            kept.eq(Cat(partial.fraction[cut - 1 :], 1) >> shift),
+        ]
+        below = Signal(15, name="below_narrow")
+        guard = Signal(name="guard_narrow")
         with m.If(partial.exponent > largest):
-            m.d.comb += magnitude.eq((1 << form.exponent_bits) - 1 << form.fraction_bits)
-        with m.Else():
-            m.d.comb += magnitude.eq((exponent << form.fraction_bits) + kept + (guard & (sticky | kept[0])))
+            m.d.comb += below.eq((1 << form.exponent_bits) - 1 << form.fraction_bits)
+        with m.Elif(partial.exponent >= least):
+            m.d.comb += [below.eq(Cat(partial.fraction[cut:], code)), guard.eq(partial.fraction[cut - 1])]
+        with m.Elif(partial.exponent >= least - (form.fraction_bits + 1)):
+            m.d.comb += [below.eq(kept[1:]), guard.eq(kept[0])]
+        is_small = partial.exponent < least
+        shifted_out = [partial.fraction[cut - 1 + place] & (shift > place) for place in range(form.fraction_bits + 1)]
+        sticky = partial.fraction[: cut - 1].any() | is_small & Cat(shifted_out).any()
+        return below, guard, sticky

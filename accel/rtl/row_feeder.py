@@ -71,17 +71,22 @@ class RowFeeder(wiring.Component):
             slot.i_col_lanes.eq(run.col_lanes),
             slot.i_keep.eq(run.keep),
         ]
-        with m.If(self.i_enable & self.i_token.go):
-            m.d.sync += token.eq(self.i_token)
+        lanes = Signal.like(token.lanes, name="lanes")
+        needed = Signal.like(token.lanes, name="needed")
+        is_full = self.i_token.rest != 0
+        in_ws, in_os = Mux(is_full, self.i_token.lanes, 0), self.i_token.lanes + is_full
+        lanes_of_token = parameters.by_dataflow(run, in_ws=in_ws, in_os=in_os)
+        with m.If(self.i_enable):
+            with m.If(self.i_token.go):
+                m.d.sync += [token.eq(self.i_token), lanes.eq(lanes_of_token), needed.eq(lanes_of_token)]
+            with m.Elif(needed != 0):
+                m.d.sync += needed.eq(needed - 1)
         m.d.comb += [
             self.o_token.eq(token),
             self.o_token.go.eq(parameters.by_dataflow(run, in_ws=slot.o_ends, in_os=slot.o_starts)),
             self.o_token.rest.eq(token.rest - (token.rest != 0)),
         ]
-        lanes = Signal.like(token.lanes, name="lanes")
-        in_ws, in_os = Mux(token.rest != 0, token.lanes, 0), token.lanes + (token.rest != 0)
-        m.d.comb += lanes.eq(parameters.by_dataflow(run, in_ws=in_ws, in_os=in_os))
-        self._send_words(m, words, slot, lanes)
+        self._send_words(m, words, slot, needed != 0)
         m.d.comb += self.o_busy.eq(any_of([slot.o_active, *self._send_control(m, platform, token, slot, lanes)]))
         return m
 
@@ -99,23 +104,17 @@ class RowFeeder(wiring.Component):
         m.d.comb += [skid.i.valid.eq(self.i_west.valid), self.i_west.ready.eq(skid.i.ready)]
         return skid.o
 
-    def _send_words(self, m: Module, words: Any, slot: SlotCounter, lanes: Any) -> None:
+    def _send_words(self, m: Module, words: Any, slot: SlotCounter, needs: Any) -> None:
         """Send a new word in the first `row_lanes` slots of a group, later the word of `row_lanes` slots ago."""
         parameters = self.parameters
-        is_new = Signal()
-        needs = Signal()
         past = [
             Signal(parameters.word_layout, name=f"past_{number}", reset_less=True) for number in range(parameters.held_words)
-        ]
-        m.d.comb += [
-            is_new.eq((slot.o_entry == 0) & (slot.o_col_lane == 0)),
-            needs.eq(slot.o_active & is_new & (slot.o_row_lane < lanes)),
         ]
         with m.Switch(self.i_run.row_lanes):
             for number in parameters.row_lanes:
                 with m.Case(number):
                     m.d.comb += self.o_words.eq(past[number - 1])
-        with m.If(is_new):
+        with m.If((slot.o_entry == 0) & (slot.o_col_lane == 0)):
             m.d.comb += self.o_words.eq(words.payload)
         taken = Signal.like(self.i_taken, name="taken")
         with m.If(self.i_enable):
@@ -160,14 +159,17 @@ class RowFeeder(wiring.Component):
         """Send control when the PE wants it, and tags beside the sums; return what shows that something is under way."""
         parameters, run = self.parameters, self.i_run
         opens = Signal()
+        is_row = Signal()
         tag = Signal(parameters.tag_layout)
         m.d.comb += [
             opens.eq(slot.o_active & token.opens & (slot.o_entry == 0)),
             tag.valid.eq(slot.o_active & token.closes & slot.o_is_last_entry),
             tag.is_final.eq(token.is_final),
-            tag.is_row.eq(slot.o_row_lane < parameters.by_dataflow(run, in_ws=token.lanes, in_os=lanes)),
-            tag.col_lane.eq(slot.o_col_lane),
-            tag.cols.eq(token.cols),
+            is_row.eq(slot.o_row_lane < parameters.by_dataflow(run, in_ws=token.lanes, in_os=lanes)),
+            tag.has_cols.eq(token.cols.lanes != 0),
+            tag.is_everywhere.eq(is_row & (slot.o_col_lane < token.cols.lanes)),
+            tag.is_in_rest.eq(is_row & (slot.o_col_lane == token.cols.lanes)),
+            tag.rest.eq(token.cols.rest),
         ]
         if parameters.has_os:
             with m.If(parameters.by_dataflow(run, in_ws=0, in_os=lanes == 0)):

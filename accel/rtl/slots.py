@@ -38,6 +38,8 @@ class SlotCounter(wiring.Component):
                 "o_row_lane": Out(row_lanes),
                 "o_col_lane": Out(col_lanes),
                 "o_entry": Out(keep),
+                "o_is_last_row_lane": Out(1),
+                "o_is_last_col_lane": Out(1),
                 "o_is_last_entry": Out(1),
                 "o_starts": Out(1),
                 "o_ends": Out(1),
@@ -56,7 +58,7 @@ class SlotCounter(wiring.Component):
             ("entry", self.o_entry, self.i_keep),
         ):
             counter = Signal(unsigned(len(count)), name=name)
-            is_last = Signal(name=f"is_last_{name}")
+            is_last = getattr(self, f"o_is_last_{name}")
             m.d.comb += [count.eq(counter), is_last.eq(counter == limit - 1)]
             with m.If(steps):
                 m.d.sync += counter.eq(counter + 1)
@@ -64,7 +66,6 @@ class SlotCounter(wiring.Component):
                     m.d.sync += counter.eq(0)
             steps = steps & is_last
         m.d.comb += [
-            self.o_is_last_entry.eq(is_last),
             self.o_ends.eq(steps),
             self.o_starts.eq(active & (self.o_row_lane == 0) & (self.o_col_lane == 0) & (self.o_entry == 0)),
         ]

@@ -175,7 +175,7 @@ class _Sizes:
             forms=arch.row_lanes,
             has_os="OS" in arch.dataflows,
             has_ws="WS" in arch.dataflows,
-            drain_lanes=arch.drain_lanes,
+            drain_lanes=arch.drain_lanes if "OS" in arch.dataflows else 1,
             psum_words=arch.psum_words,
         )
 
@@ -194,11 +194,15 @@ class _Sizes:
     @property
     def cols_bits(self) -> int:
         """Of the numbers that say how far the columns in use reach."""
-        return self.max_col_lanes.bit_length() + max((self.cols - 1).bit_length(), 1)
+        return self.max_col_lanes.bit_length() + self._rest_bits
+
+    @property
+    def _rest_bits(self) -> int:
+        return max((self.cols - 1).bit_length(), 1)
 
     @property
     def tag_bits(self) -> int:
-        return 3 + ceil_log2(self.max_col_lanes) + self.cols_bits
+        return 5 + self._rest_bits
 
     @property
     def row_token_bits(self) -> int:

@@ -14,7 +14,7 @@ from accel.rtl.command import command_fields, command_layout
 from accel.rtl.parameters import ArrayParameters
 
 TOP = "array_harness"
-HELD_WORDS = 2
+HELD_WORDS = 3
 """Words that an output of the array holds."""
 
 
