@@ -296,7 +296,7 @@ def _row_feeder_memory_luts(sizes: _Sizes) -> dict[str, float]:
 
 
 def _row_feeder_flip_flops(sizes: _Sizes) -> dict[str, float]:
-    delay = sizes.multiplier_latency + 2 * sizes.depth + sizes.drain_lanes
+    delay = sizes.multiplier_latency + sizes.depth + sizes.has_os * (sizes.depth + sizes.drain_lanes)
     return {
         "1": 1,
         "bits": OPERAND_BITS * sizes.group,
@@ -320,6 +320,7 @@ def _column_feeder_luts(sizes: _Sizes) -> dict[str, float]:
         "row lanes": max(sizes.forms).bit_length(),
         "column lanes": sizes.max_col_lanes.bit_length(),
         "WS": sizes.has_ws,
+        "no entry held": not sizes.has_os and max(sizes.forms) == 1,
     }
 
 
@@ -330,6 +331,7 @@ def _column_foot_luts(sizes: _Sizes) -> dict[str, float]:
         "tags": sizes.tag_bits,
         "tags of drain lanes": sizes.tag_bits * sizes.drain_lanes,
         "WS": sizes.has_ws,
+        "OS and WS": sizes.has_os and sizes.has_ws,
         "column counts": (sizes.cols * sizes.drain_lanes).bit_length(),
         "psum address": sizes.has_ws * ceil_log2(sizes.psum_words),
         "psum blocks": sizes.has_ws * max(sizes.psum_words // 1024 - 1, 0),
