@@ -267,8 +267,10 @@ def _promise_value(form: Record, family: Record, high: Corner, low: Ends, is_one
         best.evaluated += 1
         dram_bytes, dma, pruned = moves_of(traffic, order, high.loops_m, high.loops_n, high.loops_k, west_bits, north_bits)
         least = min(least, _value(form, low, dram_bytes, dma, pruned))
+    if is_one and least < best.limit_value:
+        best.limit_value, best.least_rank = least, family.rank
+        best.least_m, best.least_n, best.least_groups = high.tile_m, high.tile_n, high.tile_groups
     if is_one:
-        best.limit_value = min(best.limit_value, least)
         return math.inf
     return least if least < best.limit_value else math.inf
 

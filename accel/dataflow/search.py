@@ -32,7 +32,19 @@ from accel.dataflow.families import (
 from accel.dataflow.pricing import Prices, array_pj, mapping_pj, moved_pj, value_of, vector_unit_pj
 from accel.jit import kernel
 from accel.timing.array import ceil_div
-from accel.timing.gemm import VECTOR, Cost, Machine, Product, Side, Tiling, array_cycles, gemm_cost, tile_bits, vector_unit_cost
+from accel.timing.gemm import (
+    VECTOR,
+    Cost,
+    Machine,
+    Product,
+    Side,
+    Tiling,
+    array_cycles,
+    fits,
+    gemm_cost,
+    tile_bits,
+    vector_unit_cost,
+)
 from accel.timing.traffic import pruned_groups
 
 _OPERAND_FIELDS = ("row_elems", "distinct", "halo_elems", "chunk_scale", "keep", "group", "compact_bits")
@@ -48,6 +60,7 @@ GEMM_DTYPE = np.dtype(
 BEST_DTYPE = np.dtype(
     [(name, np.int64) for name in ("dataflow", "swapped", "row_lanes", "run_keep", "run_group")]
     + [(name, np.int64) for name in ("tile_m", "tile_n", "tile_groups", "order", "tiles", "rank")]
+    + [(name, np.int64) for name in ("least_rank", "least_m", "least_n", "least_groups")]
     + [(name, np.int64) for name in Cost._fields]
     + [(name, np.int64) for name in ("covered", "evaluated", "compulsory_bytes")]
     + [(name, np.float64) for name in ("value", "energy_pj", "least_value", "limit_value")]
@@ -175,6 +188,31 @@ def _put_cost(form: Record, cost: Cost, energy_pj: float, best: Record) -> None:
 
 
 @kernel
+def is_best_too(machine: Machine, gemm: Record, row_lane_choices: IntArray, best: Record) -> bool:
+    """Return whether `best` of a machine that differs from `machine` in larger buffers alone is that of `machine` too.
+
+    It has all mappings of `machine` and more: if the one with the least value and the one taken of it fit, they are the same.
+    """
+    if best.cycles >= NOT_FOUND:
+        return True
+    if not _fits_here(machine, gemm, row_lane_choices, best.rank, best.tile_m, best.tile_n, best.tile_groups):
+        return False
+    return _fits_here(machine, gemm, row_lane_choices, best.least_rank, best.least_m, best.least_n, best.least_groups)
+
+
+@kernel
+def _fits_here(
+    machine: Machine, gemm: Record, row_lane_choices: IntArray, rank: int, tile_m: int, tile_n: int, tile_groups: int
+) -> bool:
+    if rank == NOT_FOUND:
+        product = _make_product(gemm, 0, 1)
+        return tile_bits(product.north, gemm.n, product.groups, product.groups) <= machine.north_bits
+    number, dataflow, row_lanes = family_of_rank(rank, row_lane_choices)
+    product = _make_product(gemm, number // 2, machine.group if number % 2 else 1)
+    return fits(machine, product, Tiling(dataflow, row_lanes, tile_m, tile_n, tile_groups, 0))
+
+
+@kernel
 def _search_round(work: Work, count: int, best: Record) -> None:
     """Find the least value, or of mappings within the limit the least traffic: first in the family that promises least of it.
 
@@ -214,7 +252,7 @@ def search_gemms(
     work: Work,
     results: Record,
 ) -> None:
-    """Fill `results` (BEST_DTYPE, zeros to begin with) with the best mapping of each of `gemms` (GEMM_DTYPE).
+    """Fill `results` (BEST_DTYPE) with the best mapping of each of `gemms` (GEMM_DTYPE) whose cycles there are still 0.
 
     First the least value is found, then the mapping with the least traffic among those as good as that.
     """
@@ -223,11 +261,14 @@ def search_gemms(
         put_machine(machine, prices, forms[number])
     for index in range(len(gemms)):
         gemm, best = gemms[index], results[index]
+        if best.cycles:
+            continue
         best.least_value, best.cycles, best.dram_bytes, best.tiles = math.inf, NOT_FOUND, NOT_FOUND, NOT_FOUND
         _put_forms(gemm, forms)
         count, best.covered = note_families(work, row_lane_choices, has_os, has_ws)
         vector_value = _vector_unit_value(gemm, forms[0], best)
-        best.limit_value, best.rank = vector_value, NOT_FOUND  # the vector unit comes last in the order of enumeration
+        best.limit_value = vector_value
+        best.rank, best.least_rank = NOT_FOUND, NOT_FOUND  # the vector unit comes last in the order of enumeration
         for _ in range(2):
             _search_round(work, count, best)
             if best.least_value < math.inf or best.limit_value == math.inf:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import accumulate
+from itertools import accumulate, groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,10 +30,10 @@ from accel.sim.energy import step_energy
 from accel.sim.step import simulate_step
 from accel.timing.gemm import Machine
 
-BLOCK = 256
+BLOCK = 1024
 """Machines in one compiled call, at most."""
 _SHARE = 16
-"""Machines that a thread searches at a time."""
+"""Machines that a thread searches at a time, at least: those that differ in their buffers alone stay together."""
 _KEPT = 2 * BLOCK
 """Machines whose mappings are kept, at least all of one call."""
 
@@ -95,25 +95,22 @@ class Engine:
             self._slots.popitem(last=False)
         taken = {*self._slots.values()}
         places = dict(zip(new, (slot for slot in range(_KEPT) if slot not in taken), strict=False))
-        chosen, slots = [*new.values()], [*places.values()]
-        tasks = []
-        for first in range(0, len(chosen), _SHARE):
-            part = chosen[first : first + _SHARE]
-            tasks.append(([archs[at] for at in part], machines[part], np.array(slots[first : first + _SHARE])))
         run = map if self._threads is None else self._threads.map
+        tasks = [(archs, machines, [(new[key], places[key], kin) for key, kin in part]) for part in _shares(new)]
         deque(run(self._search, tasks), 0)
         self._slots.update(places)
         return np.array([self._slots[key] for key in keys])
 
-    def _search(self, task: tuple[Sequence[Arch], Any, IntArray]) -> None:
-        """Search (machines, their records) and keep the mappings at (slots). Meanwhile other threads run."""
-        archs, machines, slots = task
-        forms, prices = _forms(archs), prices_of(archs[0], None, 1.0, 0.0)
+    def _search(self, task: _Task) -> None:
+        """Search some machines and keep their mappings. Meanwhile other threads run."""
+        every_arch, every_machine, numbers = task
+        chosen, slots, kin = np.array(numbers).T
+        archs, machines = [every_arch[at] for at in chosen], every_machine[chosen]
         best: Any = np.zeros((len(archs), len(self._products)), BEST_DTYPE).view(np.recarray)
-        work = new_work(max(len(arch.row_lanes) for arch in archs))
         search_machines(
-            machines, forms, prices, self._products, self.table is not None, work, best, np.array(slots), self._found
-        )
+            machines, _forms(archs), prices_of(archs[0], None, 1.0, 0.0), self._products, self.table is not None, kin.copy(),
+            new_work(max(len(arch.row_lanes) for arch in archs)), best, slots.copy(), self._found,
+        )  # fmt: skip
 
     def _read(self, archs: Sequence[Arch], totals: Totals) -> list[Costs | AccelError]:
         """Return the totals as Python's numbers."""
@@ -157,6 +154,28 @@ _Key = tuple[Any, ...]
 def _key(arch: Arch, record: tuple[Any, ...]) -> _Key:
     """Return all that a search reads of a machine: the numbers of `Machine` and its forms, those in their order."""
     return (record[: len(Machine._fields)], arch.row_lanes, "OS" in arch.dataflows, "WS" in arch.dataflows)
+
+
+_Task = tuple[Sequence[Arch], Any, list[tuple[int, int, int]]]
+"""All machines of a block and their records; of those to be searched the number, the slot, and whose kin they are."""
+
+_BUFFERS = [Machine._fields.index(name) for name in ("west_bits", "north_bits", "psum_words")]
+
+
+def _kin(key: _Key) -> _Key:
+    """Return what machines have in common that differ in their buffers alone."""
+    return (*(number for at, number in enumerate(key[0]) if at not in _BUFFERS), *key[1:])
+
+
+def _shares(new: Iterable[_Key]) -> list[list[tuple[_Key, int]]]:
+    """Return shares of work: machines, each with the number of its kin, which stay together, larger buffers first."""
+    shares: list[list[tuple[_Key, int]]] = []
+    ordered = sorted(new, key=lambda key: (_kin(key), [-key[0][at] for at in _BUFFERS]))
+    for number, (_, group) in enumerate(groupby(ordered, _kin)):
+        if not shares or len(shares[-1]) >= _SHARE:
+            shares.append([])
+        shares[-1] += [(key, number) for key in group]
+    return shares
 
 
 def _forms(archs: Sequence[Arch]) -> Forms:

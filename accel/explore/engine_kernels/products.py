@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from accel.dataflow.families import Work
 from accel.dataflow.pricing import Prices
-from accel.dataflow.search import NOT_FOUND, search_gemms
+from accel.dataflow.search import NOT_FOUND, is_best_too, search_gemms
 from accel.jit import kernel
 from accel.timing.gemm import VECTOR, Machine, Product, Side, Tiling
 from accel.timing.traffic import array_bytes, pruned_groups
@@ -51,6 +51,7 @@ def search_machines(
     prices: Prices,
     gemms: Record,
     counts_events: bool,
+    kin: IntArray,
     work: Work,
     best: Record,
     slots: IntArray,
@@ -58,15 +59,31 @@ def search_machines(
 ) -> None:
     """Search all `gemms` (GEMM_DTYPE) on every machine; fill row `slots[i]` of `found` for machine i.
 
+    Machines with equal `kin` differ in the sizes of their buffers alone; they are neighbours, larger ones before smaller ones.
+
     `best` (BEST_DTYPE, machines x gemms) is where the search works, zeros to begin with, and so is `work`, which has room for
     all forms of the interleave of any of the machines.
     """
     for at in range(len(machines)):
         machine = machine_of_record(machines[at])
         row_lanes = forms.row_lanes[forms.first[at] : forms.first[at + 1]]
+        for other in range(at - 1, -1, -1):
+            if kin[other] != kin[at]:
+                break
+            if _has_larger_buffers(machines[other], machines[at]):
+                for number in range(len(gemms)):
+                    one = best[at, number]
+                    if one.cycles == 0 and is_best_too(machine, gemms[number], row_lanes, best[other, number]):
+                        best[at, number] = best[other, number]
         search_gemms(machine, prices, gemms, row_lanes, forms.has_os[at], forms.has_ws[at], work, best[at])
         for number in range(len(gemms)):
             _note(machine, gemms[number], best[at, number], counts_events, found[slots[at], number])
+
+
+@kernel
+def _has_larger_buffers(larger: Record, machine: Record) -> bool:
+    west, north = larger.west_bits >= machine.west_bits, larger.north_bits >= machine.north_bits
+    return bool(west and north and larger.psum_words >= machine.psum_words)
 
 
 @kernel
