@@ -42,7 +42,8 @@ networks = {resnet50 = 1.0}
 methods = [{method = "bdwp", pattern = "2:8"}]
 batch = 64
 """
-"""Every field of it is one that the search of a product reads: no two machines share a search."""
+"""Every field of it is one that the search of a product reads. Machines that differ in buffers alone share what is found where
+it fits; others share nothing."""
 
 CITED = {
     "ZigZag, one evaluation of a mapping": "2-4 ms",
