@@ -51,6 +51,20 @@ def add_allow_ops(command: Parser) -> None:
     command.add_argument("--allow-ops", default="", metavar="OP[,OP]", help="unknown operators to count as free")
 
 
+def add_sweep(command: Parser) -> None:
+    """Add the folder of a sweep and what its machines are judged by."""
+    command.add_argument("folder", metavar="DIR", help="folder of accel explore --out")
+    command.add_argument("--x", metavar="NAME", help="an objective, with --y (default: all objectives of the space file)")
+    command.add_argument("--y", metavar="NAME", help="another objective")
+
+
+def parse_axes(options: argparse.Namespace) -> list[str] | None:
+    """Return the two objectives of `add_sweep`, or None where they are not given."""
+    if (options.x is None) != (options.y is None):
+        raise ConfigError("x and y must be given together, or neither")
+    return None if options.x is None else [options.x, options.y]
+
+
 def add_step(command: Parser) -> None:
     """Add what says which training step: the network, the machine, and how it is trained."""
     add_network(command)

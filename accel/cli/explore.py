@@ -35,9 +35,10 @@ def add_explore(commands: Commands) -> None:
 def _explore(options: argparse.Namespace) -> None:
     from accel.explore.space import Space
     from accel.explore.store import Folder
-    from accel.explore.sweeping import Budget, sweep
+    from accel.explore.sweeping import Budget, check_options, sweep
 
     budget = Budget() if options.budget is None else Budget.parse(options.budget)
+    check_options(options.sampler, budget, options.workers, options.scheduler)
     space = Space.load(options.space)
     with _progress() as report, Folder(options.out, space) as folder:
         done = sweep(

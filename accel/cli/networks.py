@@ -47,8 +47,8 @@ def add_import(commands: Commands) -> None:
     """Add `accel import`."""
     command = commands.add_parser("import", help="turn another tool's network description into a trace")
     command.add_argument("format", choices=["scalesim"], help="scalesim: a topology CSV, convolution or GEMM form")
-    command.add_argument("file", type=Path)
-    command.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.json")
+    command.add_argument("file", type=Path, help="the file to read")
+    command.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.json", help="the trace to write")
     command.set_defaults(run=_import)
 
 

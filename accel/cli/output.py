@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from accel.errors import ConfigError
 
@@ -29,6 +29,16 @@ def check_writable(file: Place, *inputs: Place) -> None:
         raise ConfigError(f"output must lie in an existing directory, not {path}; create {path.parent} first")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise ConfigError(f"output must be writable, not {path}; choose another place")
+
+
+def sweep_files(folder: str) -> list[Path]:
+    """Return the files of a sweep's folder that no output may take the place of."""
+    return [Path(folder) / name for name in ("space.toml", "base.toml", "sweep.json")]
+
+
+def joined(value: Any) -> Any:
+    """Return the values of an array in one text, as a cell of a table has them, anything else as it is."""
+    return ",".join(map(str, value)) if getattr(value, "ndim", False) else value
 
 
 def check_outputs(json: str | None, csv: str | None, inputs: Sequence[Place] = ()) -> None:

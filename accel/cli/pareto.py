@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from accel.cli.arguments import Commands, parse_names
-from accel.cli.output import check_outputs, check_writable, write_outputs
+from accel.cli.arguments import Commands, add_sweep, parse_axes, parse_names
+from accel.cli.output import check_outputs, check_writable, joined, sweep_files, write_outputs
 from accel.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,9 +27,7 @@ def add_pareto(commands: Commands) -> None:
         description="The Pareto front of the results of accel explore, and how to simulate each of its machines.",
         allow_abbrev=False,
     )
-    command.add_argument("folder", metavar="DIR", help="folder of accel explore --out")
-    command.add_argument("--x", metavar="NAME", help="an objective, with --y (default: all objectives of the space file)")
-    command.add_argument("--y", metavar="NAME", help="another objective")
+    add_sweep(command)
     command.add_argument("--csv", metavar="F|-", help="write the whole rows of the front as CSV")
     command.add_argument("--point", type=int, metavar="N", help="this point instead of the front")
     command.add_argument("--arch-out", metavar="DIR", help="write the machines as TOML files")
@@ -50,11 +48,10 @@ def add_pareto(commands: Commands) -> None:
 
 
 def _pareto(options: argparse.Namespace) -> None:
-    if (options.x is None) != (options.y is None):
-        raise ConfigError("x and y must be given together, or neither")
+    chosen = parse_axes(options)
     if options.plot is None and (options.kind or options.fields):
         raise ConfigError("kind and fields must be given with plot, the file of the picture")
-    inputs = [Path(options.folder) / name for name in ("space.toml", "base.toml", "sweep.json")]
+    inputs = sweep_files(options.folder)
     check_outputs(None, options.csv, inputs)
     for file in (options.plot, options.html):
         check_writable(file, *inputs)
@@ -67,13 +64,13 @@ def _pareto(options: argparse.Namespace) -> None:
 
     results = Results.load(options.folder)
     own = results.toml.get("objectives", {}).get("names", Objectives().names)
-    objectives = own if options.x is None else [options.x, options.y]
+    objectives = chosen or own
     best = _chosen(results, objectives, options.point)
     if options.plot is not None:
         _plot(options, results, objectives, best)
     files = _arch_files(results.arches(best), options.arch_out)
     outputs = {
-        options.csv: lambda: best.map(_joined).to_csv(index=False),
+        options.csv: lambda: best.map(joined).to_csv(index=False),
         options.html: lambda: _page(options, results, objectives),
     }
     if "-" not in outputs:
@@ -81,6 +78,8 @@ def _pareto(options: argparse.Namespace) -> None:
         said = f"{len(best):,} of {len(results.table):,} points of {options.folder} are on the front"
         _print_front(best[columns], said if options.point is None else f"point {options.point:,} of {options.folder}")
         print("\n".join(command for file in files for command in commands(file, results.toml)))
+        if options.arch_out is None:
+            print("with --arch-out . the files of these machines are written")
     write_outputs(outputs)
 
 
@@ -142,12 +141,7 @@ def _print_front(best: pd.DataFrame, title: str) -> None:
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.5g}" if isinstance(value, float) else str(_joined(value))
-
-
-def _joined(value: Any) -> Any:
-    """Return the values of an array in one text, anything else as it is."""
-    return ",".join(map(str, value)) if getattr(value, "ndim", False) else value
+    return f"{value:.5g}" if isinstance(value, float) else str(joined(value))
 
 
 def _arch_files(machines: list[Arch], folder: str | None) -> list[str]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from accel.cli.arguments import Commands, add_json
-from accel.cli.output import check_outputs, stages, write_outputs
-from accel.errors import ConfigError
+from accel.cli.arguments import Commands, add_json, add_sweep, parse_axes
+from accel.cli.output import check_outputs, joined, stages, sweep_files, write_outputs
 
 if TYPE_CHECKING:
     from accel.explore.rechecking import Recheck
@@ -22,9 +20,7 @@ def add_recheck(commands: Commands) -> None:
         description="The first points of a Pareto front, simulated instruction by instruction, and how their ranks change.",
         allow_abbrev=False,
     )
-    command.add_argument("folder", metavar="DIR", help="folder of accel explore --out")
-    command.add_argument("--x", metavar="NAME", help="an objective, with --y (default: all objectives of the space file)")
-    command.add_argument("--y", metavar="NAME", help="another objective")
+    add_sweep(command)
     command.add_argument("--points", type=int, default=10, metavar="N", help="the first N of the front (default %(default)s)")
     add_json(command, "points")
     command.add_argument("--csv", metavar="F|-", help="write one line per point as CSV")
@@ -32,13 +28,10 @@ def add_recheck(commands: Commands) -> None:
 
 
 def _recheck(options: argparse.Namespace) -> None:
-    if (options.x is None) != (options.y is None):
-        raise ConfigError("x and y must be given together, or neither")
-    inputs = [Path(options.folder) / name for name in ("space.toml", "base.toml", "sweep.json")]
-    check_outputs(options.json, options.csv, inputs)
+    objectives = parse_axes(options)
+    check_outputs(options.json, options.csv, sweep_files(options.folder))
     from accel.explore.rechecking import recheck
 
-    objectives = None if options.x is None else [options.x, options.y]
     with stages("reading the sweep") as show:
         result = recheck(
             options.folder,
@@ -46,15 +39,10 @@ def _recheck(options: argparse.Namespace) -> None:
             options.points,
             lambda done, total: show(f"simulating point {done + 1} of {total} instruction by instruction"),
         )
-    outputs = {options.json: result.to_json, options.csv: lambda: _csv(result)}
+    outputs = {options.json: result.to_json, options.csv: lambda: result.table.map(joined).to_csv(index=False)}
     if "-" not in outputs:
         _print(result)
     write_outputs(outputs)
-
-
-def _csv(result: Recheck) -> str:
-    joined = result.table.map(lambda value: ",".join(map(str, value)) if getattr(value, "ndim", False) else value)
-    return str(joined.to_csv(index=False))
 
 
 def _print(result: Recheck) -> None:

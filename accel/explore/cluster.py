@@ -56,11 +56,12 @@ class _Sweep(WorkerPlugin):
 
 
 def _work(name: str, points: Sequence[int]) -> Chunk:
-    """Return the rows of some points, in a worker; every thread has an evaluator of its own."""
-    if getattr(_OF_THREAD, "name", None) != name:
-        _OF_THREAD.local, _OF_THREAD.name = Local(_SPACES[name]), name
-    chunk: Chunk = _OF_THREAD.local.chunk(points)
-    return chunk
+    """Return the rows of some points, in a worker; every thread has an evaluator of its own for each sweep."""
+    kept: dict[str, Local] = {other: local for other, local in getattr(_OF_THREAD, "kept", {}).items() if other in _SPACES}
+    if name not in kept:
+        kept[name] = Local(_SPACES[name])
+    _OF_THREAD.kept = kept
+    return kept[name].chunk(points)
 
 
 class _Cluster:
@@ -102,8 +103,11 @@ def evaluation(space: Space, workers: int, scheduler: str | None) -> Iterator[_C
         with _own(workers) if scheduler is None else _joined(scheduler) as client:
             plugin = _Sweep(name, space, os.getpid() if scheduler is None else None)
             client.register_plugin(plugin, name=name)
-            yield _Cluster(client, name)
-            client.unregister_worker_plugin(name)
+            try:
+                yield _Cluster(client, name)
+            finally:
+                with suppress(Exception):  # of a scheduler that has gone
+                    client.unregister_worker_plugin(name)
     except KilledWorker:
         raise ConfigError("workers must not die of the same points again and again; run the command again to go on") from None
     except (CancelledError, asyncio.CancelledError, CommClosedError):

@@ -6,17 +6,18 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-from accel.presets import DEFAULT_BATCH
+from accel.explore.space import MethodPart, Work
 
 
 def steps(space: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield each network with each method of a space file, as arguments of `accel.simulate` that it shares with the sweep."""
     work = space["work"]
-    rest = {"batch": work.get("batch", DEFAULT_BATCH), "optimizer": work.get("optimizer", "sgd")}
+    given = {name: work.get(name, Work.model_fields[name].default) for name in ("methods", "batch", "optimizer")}
+    methods = [MethodPart.model_validate(method) for method in given.pop("methods")]
     for network in work["networks"]:
-        for method in work.get("methods", [{"method": "bdwp"}]):
-            pattern = {} if method["method"] == "dense" else {"pattern": method.get("pattern", "2:8")}
-            yield {"network": network, "model": "closed-form", "method": method["method"], **pattern, **rest}
+        for method in methods:
+            pattern = {} if method.method == "dense" else {"pattern": method.pattern}
+            yield {"network": network, "model": "closed-form", "method": method.method, **pattern, **given}
 
 
 def commands(file: str, space: dict[str, Any]) -> Iterator[str]:

@@ -85,7 +85,7 @@ def parts(folder: Path) -> list[Part]:
 
 def clean(folder: Path) -> None:
     """Remove what an end in mid-write left: unfinished files, and parts that are merged."""
-    for file in folder.glob("*.tmp"):
+    for file in folder.glob("part-*.parquet.tmp"):
         file.unlink()
     names = {part.name for part in parts(folder)}
     for file in folder.glob("*.parquet"):

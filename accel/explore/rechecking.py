@@ -38,13 +38,23 @@ class Recheck(NamedTuple):
 
     def to_json(self) -> str:
         """Return the table as JSON: a list of points, each an object of its columns; what is not known is null."""
-        rows = json.loads(self.table.to_json(orient="records", double_precision=15))
-        return json.dumps({"objectives": self.objectives, "points": rows}, indent=1) + "\n"
+        rows = self.table.to_dict("records")
+        points = [{name: _plain(value) for name, value in row.items()} for row in rows]
+        return json.dumps({"objectives": self.objectives, "points": points}, indent=1) + "\n"
 
     def moved(self, objective: str) -> pd.DataFrame:
         """Return the points whose rank by `objective` the machine model changes."""
         table = self.table
         return table[table[f"{objective}.rank"] != table[f"machine.{objective}.rank"]]
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of a table as JSON has it."""
+    if getattr(value, "ndim", False):
+        return value.tolist()
+    import pandas as pd
+
+    return None if pd.isna(value) else getattr(value, "item", lambda: value)()
 
 
 def recheck(

@@ -72,6 +72,14 @@ _INTEGERS = frozenset(name for name in _TYPES if Arch.model_fields[name].annotat
 _NUMBERS = _INTEGERS | {name for name in _TYPES if Arch.model_fields[name].annotation is float}
 
 
+def _is_finite(number: int | float) -> bool:
+    """Return whether a number is finite, as a number of 64 bits too."""
+    try:
+        return math.isfinite(number)
+    except OverflowError:
+        return False
+
+
 class Range(Checked):
     """Numbers at equal distances, or in equal proportions."""
 
@@ -83,7 +91,7 @@ class Range(Checked):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if not all(math.isfinite(end) for end in (self.start, self.stop, self.step or 0)):
+        if not all(_is_finite(end) for end in (self.start, self.stop, self.step or 0)):
             raise ValueError("from, to and step must be finite")
         if (self.step is None) == (self.points is None):
             raise ValueError("must have either step or points")
@@ -101,14 +109,15 @@ class Range(Checked):
         """Return the numbers; `integers` are rounded, and those that round to the same one are one."""
         if self.step is not None:
             last = math.floor((self.stop - self.start) / self.step + 1e-9)
-            return [self.start + index * self.step for index in range(last + 1)]
-        assert self.points is not None
-        parts = [index / (self.points - 1) for index in range(self.points)]
-        if self.scale == "log":
-            numbers = [self.start * (self.stop / self.start) ** part for part in parts]
+            numbers = [self.start + index * self.step for index in range(last + 1)]
         else:
-            numbers = [self.start + (self.stop - self.start) * part for part in parts]
-        numbers[-1] = self.stop
+            assert self.points is not None
+            parts = [index / (self.points - 1) for index in range(self.points)]
+            if self.scale == "log":
+                numbers = [self.start * (self.stop / self.start) ** part for part in parts]
+            else:
+                numbers = [self.start + (self.stop - self.start) * part for part in parts]
+            numbers[-1] = self.stop
         return list(dict.fromkeys(round(number) for number in numbers)) if integers else numbers
 
 

@@ -34,6 +34,8 @@ PART_SECONDS = 5.0
 """Time after which a part is written, however few rows it has: what a stopped sweep loses at most."""
 
 _KEY, _SPACE, _BASE, _LOCK, _PARTS = "sweep.json", "space.toml", "base.toml", "lock", "parts"
+_UNFINISHED = tuple(f"{name}.tmp" for name in (_KEY, _SPACE, _BASE))
+"""Files that a sweep was writing when it was stopped."""
 
 
 class Folder:
@@ -62,8 +64,6 @@ class Folder:
 
     def _open(self) -> None:
         """Check whose folder this is; of a new one, write the key last: without it nothing counts as written."""
-        for left in self.path.glob("*.tmp"):
-            left.unlink()
         fields = [*self._space.axes, *self._space.file.derive]
         key = {"schema_version": SCHEMA_VERSION, "digest": self._space.digest, "fields": fields}
         if not (self.path / _KEY).exists():
@@ -72,6 +72,8 @@ class Folder:
             _write_whole(self.path / _KEY, json.dumps(key))
         elif _read_key(self.path) != key:
             raise ConfigError(f"{self.path} must be a new folder or one of this very space, not of another; choose another")
+        for left in filter(Path.exists, (self.path / name for name in _UNFINISHED)):
+            left.unlink()
         parts.clean(self.path / _PARTS)
         self.rows = parts.count(self.path / _PARTS)
         self._number = parts.next_number(self.path / _PARTS)
@@ -161,9 +163,9 @@ def _check_place(path: Path) -> None:
     """Refuse a folder with other things in it before anything is written there."""
     if path.exists() and not path.is_dir():
         raise ConfigError(f"{path} must be a folder, not a file")
-    ours = {_KEY, _SPACE, _BASE, _LOCK, _PARTS}
+    ours = {_KEY, _SPACE, _BASE, _LOCK, _PARTS, *_UNFINISHED}
     if path.is_dir() and not (path / _KEY).exists():
-        others = [entry.name for entry in path.iterdir() if entry.name not in ours and entry.suffix != ".tmp"]
+        others = [entry.name for entry in path.iterdir() if entry.name not in ours]
         if others:
             raise ConfigError(f"{path} must be a new folder or that of a sweep, not one with {min(others)} in it")
 

@@ -125,7 +125,7 @@ def sweep(
     """
     space = space if isinstance(space, Space) else Space.load(space)
     budget = Budget.parse(budget) if isinstance(budget, str) else budget or Budget()
-    _check(sampler, budget, workers, scheduler)
+    check_options(sampler, budget, workers, scheduler)
     with folder_of(folder, space) as place, _evaluation(space, workers, scheduler) as evaluation:
         run = _Run(space, place, evaluation, budget.seconds, report)
         if sampler == "grid" or sampler == "random":
@@ -135,7 +135,8 @@ def sweep(
         return run.progress
 
 
-def _check(sampler: str, budget: Budget, workers: int, scheduler: str | None) -> None:
+def check_options(sampler: str, budget: Budget, workers: int, scheduler: str | None) -> None:
+    """Refuse what `sweep` cannot do, before anything is written."""
     if sampler not in get_args(Sampler):
         raise ConfigError(f"sampler must be one of {', '.join(get_args(Sampler))}, not {sampler!r}")
     if sampler in GENERATIONS and budget == Budget():

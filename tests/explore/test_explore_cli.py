@@ -110,6 +110,10 @@ def test_wrong_arguments_are_refused_in_a_line(folder, tmp_path, capsys):
         "accel: sampler must be one of grid, random, nsga2, tpe, not 'best'"
     )
     assert refusal(capsys, "explore", space, "--out", folder, "--budget", "much").startswith("accel: budget must be")
+    space.write_text(TEXT)
+    for wrong in (["--sampler", "best"], ["--sampler", "tpe"], ["--workers", "0"]):
+        assert refusal(capsys, "explore", space, "--out", tmp_path / "new", *wrong)
+    assert not (tmp_path / "new").exists()
     own = folder / "space.toml"
     assert refusal(capsys, "pareto", folder, "--csv", own).startswith("accel: output must be another file than the input")
     assert own.read_text() == TEXT

@@ -9,7 +9,7 @@ import pytest
 from accel import explore, networks
 from accel.errors import ConfigError
 from accel.explore.formulas import value_of
-from accel.explore.space import OBJECTIVES, PROPERTIES, Range, Space
+from accel.explore.space import AMOUNTS, OBJECTIVES, PROPERTIES, Constraints, Range, Space, Work
 from accel.presets import PRESETS, preset
 
 DEVICES = "XCVU9P, XCK26, XCZU9EG"
@@ -53,6 +53,7 @@ def test_a_huge_space_needs_no_list():
         ("array_rows = {from = 4, to = 17, step = 4}", (4, 8, 12, 16)),
         ("array_rows = {from = 4, to = 64, points = 5, scale = 'log'}", (4, 8, 16, 32, 64)),
         ("array_rows = {from = 1, to = 4, points = 9}", (1, 2, 3, 4)),
+        ("array_rows = {from = 1, to = 3, step = 0.5}", (1, 2, 3)),
         ("clock_hz = {from = 1e8, to = 4e8, points = 3, scale = 'log'}", (1e8, 2e8, 4e8)),
         ("dram_efficiency_frac = {from = 0.1, to = 0.7, step = 0.1}", (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)),
         ("clock_hz = [100000000, 2e8]", (1e8, 2e8)),
@@ -215,6 +216,7 @@ def test_a_range_must_say_one_thing():
         ({"from": 1, "to": 2, "step": 1, "scale": "log"}, "scale must be linear with step; give points"),
         ({"from": 0, "to": 2, "points": 3, "scale": "log"}, "from must be above 0 on a log scale, not 0"),
         ({"from": 0.0, "to": float("inf"), "step": 1}, "from, to and step must be finite"),
+        ({"from": 1, "to": 10**400, "points": 5, "scale": "log"}, "from, to and step must be finite"),
         ({"from": 0, "to": 10**9, "step": 1}, "step must leave 100000 or fewer values, not 1"),
     ):
         with pytest.raises(ValueError, match=re.escape(problem)):
@@ -230,6 +232,12 @@ def test_the_digest_is_of_the_file_and_what_it_names(tmp_path):
         digests.append(Space.from_text(text, "a").digest)
     assert digests[0] == digests[1] != digests[2]
     assert Space.from_text(text + "# more\n", "a").digest != digests[2]
+
+
+def test_the_page_has_every_name_of_a_space_file_and_of_a_row():
+    page = (Path(__file__).parents[2] / "docs" / "explore.md").read_text()
+    named = {*Constraints.model_fields, *Work.model_fields, *OBJECTIVES, *AMOUNTS} - {"methods"}
+    assert [name for name in named if not re.search(rf"`(\w+\.)?{name}`", page)] == []
 
 
 def test_of_very_many_wrong_values_the_first_are_named():

@@ -35,6 +35,22 @@ def test_rows_are_written_by_number_and_by_time(space, tmp_path, one_by_one):
     assert len(list((tmp_path / "b" / "parts").iterdir())) == 6
 
 
+def test_files_of_others_are_never_touched(space, tmp_path):
+    notes = tmp_path / "notes.tmp"
+    notes.write_text("mine")
+    with pytest.raises(
+        ConfigError, match=f"^{re.escape(f'{tmp_path} must be a new folder or that of a sweep, not one with notes.tmp in it')}$"
+    ):
+        Folder(tmp_path, space)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["notes.tmp"]
+    notes.rename(tmp_path / "base.toml.tmp")  # what a sweep leaves that was stopped as it began
+    with Folder(tmp_path, space):
+        assert not (tmp_path / "base.toml.tmp").exists()
+        notes.write_text("mine")
+    with Folder(tmp_path, space):
+        assert notes.read_text() == "mine"
+
+
 def names(path):
     return sorted(part.name for part in (path / "parts").iterdir())
 
