@@ -72,6 +72,7 @@ def test_fp16_results_are_the_rounded_sums(case):
     assert_same_bits(found, to_fp16(golden_gemm(lhs, entries)))
 
 
+@pytest.mark.compiled
 def test_every_fp16_number_is_converted_exactly():
     every = np.arange(2**16, dtype=np.uint16).view(np.float16).reshape(-1, 1)
     for one in (np.float16([[1]]), np.float16([[-0.0]]), np.float16([[2**-24]])):
@@ -121,6 +122,7 @@ def test_an_entry_that_names_padding_multiplies_zero():
     assert_same_bits(gemm_nm(lhs, entries), golden_gemm(lhs, entries))
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize(("dim_m", "dim_n"), [(2100, 3), (3, 2100), (130, 1100)])
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_products_of_several_tiles(dim_m, dim_n, threads):

@@ -32,7 +32,7 @@ BUILDS = {
     "wide_groups": form(3, 3, 2, multiplier_latency=3, group=16, row_lanes=(1, 2), drain_lanes=3, psum_words=32),
     "bf16": form(2, 3, 4, multiplier_latency=3, row_lanes=(1, 2, 4), drain_lanes=2, psum_words=32, operand_format=BF16),
     "bf16_least": form(2, 1, 2, multiplier_latency=1, group=2, row_lanes=(1, 2), psum_words=16, operand_format=BF16),
-    "largest": form(16, 16, 2, multiplier_latency=1, group=2, row_lanes=(1, 2), drain_lanes=4, psum_words=64),
+    "largest": form(12, 10, 2, multiplier_latency=1, group=2, row_lanes=(1, 2), drain_lanes=4, psum_words=64),
 }
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from array_cases import Case, random_case
+from numba import config
 
 from accel.golden.feed import ArrayForm
 from accel.sparsity import DENSE, NMPattern
@@ -20,7 +21,8 @@ from accel.timing.array import (
     ws_tile_cycles,
 )
 
-SEEDS, CASES_PER_SEED, SOAK_PARTS = 40, 55, 100
+# Fewer as plain Python, which takes several times as long for each.
+SEEDS, CASES_PER_SEED, SOAK_PARTS = 40, 11 if config.DISABLE_JIT else 55, 100
 ONE_PE = Case("OS", ArrayForm(1, 1, 1, 1, 1), DENSE, count=1, dim_m=1, dim_n=1, k_taps=1, k_inner=1, m_chunk=1)
 
 
