@@ -25,11 +25,14 @@ def tokens_of_needs(opcodes: Bytes, needs: Counts) -> tuple[Bytes, Bytes]:
     _check_needs(opcodes, needs)
     waits, signals = np.zeros_like(opcodes), np.zeros_like(opcodes)
     places = _places(opcodes)
-    for sender, waiter in _PAIRS:
-        wanted = needs[places[waiter], sender]
-        more = wanted > _before(wanted)
-        waits[places[waiter][more]] |= 1 << sender
-        signals[places[sender][wanted[more] - 1]] |= 1 << waiter
+    for waiter, own in enumerate(places):
+        wanted_by_all = needs[own]
+        for sender in np.flatnonzero(wanted_by_all.any(axis=0)).tolist():
+            if sender != waiter:
+                wanted = wanted_by_all[:, sender]
+                more = wanted > _before(wanted)
+                waits[own[more]] |= 1 << sender
+                signals[places[sender][wanted[more] - 1]] |= 1 << waiter
     return waits, signals
 
 

@@ -179,13 +179,16 @@ class _Writer:
         made = {name for work in works for name in work.writes}
         for part, samples in enumerate(spans(ends)):
             for number, work in enumerate(works):
-                wanted = self._needs(work.reads)
                 waits = bool(made.intersection(work.reads))  # for the part of the operator before it
-                if part == 0 and wanted[Engine.VECTOR] > self.fenced:
-                    waits, self.fenced = True, int(self.state.counts[Engine.VECTOR]) + number
+                if part:
+                    wanted = needs[number + 1]
+                else:
+                    wanted = self._needs(work.reads)[None]
+                    if wanted[0, Engine.VECTOR] > self.fenced:
+                        waits, self.fenced = True, int(self.state.counts[Engine.VECTOR]) + number
                 site, kernel = self._site_and_kernel(work, samples)
                 rows.append(_instruction(Engine.VECTOR, site, kernel, Flag.FENCE if waits else Flag(0)))
-                needs.append(wanted[None])
+                needs.append(wanted)
         counts = np.arange(1, len(ends) + 1)
         zeros = np.zeros(len(ends), np.int64)
         parts = Parts(

@@ -173,10 +173,10 @@ def _put_parts(output: Output, state: State, parts: Parts, count: int) -> None:
     while parts.put[0] < min(count, len(parts.ends)):
         part = parts.put[0]
         for number in range(parts.ends[part - 1] if part else 0, parts.ends[part]):
-            place = output.size[0]
-            output.rows[place], output.needs[place] = parts.rows[number], parts.needs[number]
-            output.size[0] = place + 1
-            state.counts[VECTOR] += 1
+            part_row = parts.rows[number]
+            place = _add(output, state, VECTOR, part_row[_SITE], part_row[_OBJECT], 0)
+            output.rows[place, _FLAGS] = part_row[_FLAGS]
+            _need_all(output, place, parts.needs[number])
         parts.done[part] = state.counts[VECTOR]
         parts.put[0] = part + 1
 
