@@ -51,7 +51,7 @@ class Row:
     cycles: int
     """Cycles of the step in which this work, and nothing counted before it, is what runs."""
     busy_cycles: int
-    """Cycles from its start to its end, whatever runs beside it."""
+    """Cycles from its start to its end, whatever runs beside it; with what lies between its parts if it is cut by samples."""
     bound: str
     """What takes longest: "compute", "drain", "fill", "dram", "sore", "vector" or "wuve"."""
     utilization_frac: float
@@ -160,13 +160,8 @@ class Report:
             if row.engine != "array":
                 continue
             demanded = row.lower_bound_cycles - (row.cycles - sum(row.losses.values()))
-            for loss in (
-                "dram",
-                "fill",
-                "drain",
-                "padding",
-                "vector",
-            ):  # waiting for DRAM is what the DRAM bound explains first
+            # Waiting for DRAM is what the DRAM bound explains first.
+            for loss in ("dram", "fill", "drain", "padding", "vector"):
                 lost = row.losses.get(loss, 0)
                 explained = min(demanded, max(lost, 0))
                 demanded -= explained

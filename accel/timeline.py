@@ -21,6 +21,7 @@ from accel.errors import ConfigError
 from accel.program import INSTRUCTION, OBJECTS, SIDES, Engine, Flag, Program, Side, Site, used_fields
 from accel.report import Row
 from accel.sim.machine import Timing
+from accel.sim.sites import Sites
 from accel.sim.waits import waits_of_engines
 
 MOST_SLICES = 300_000
@@ -197,10 +198,9 @@ def _step_events(program: Program, timing: Timing, rows: Sequence[Row] | None) -
 
 
 def site_cycles(program: Program, timing: Timing) -> list[int]:
-    """Return the cycles charged to each site: from the last completion of all before it to its own. They add up to the step."""
-    done = np.zeros(len(program.tables.sites), np.int64)
-    np.maximum.at(done, program.instructions["site"].astype(np.int64), timing.done)
-    return [int(cycles) for cycles in np.diff(np.maximum.accumulate(done), prepend=0)]
+    """Return the cycles charged to each site (`accel.sim.sites`). They add up to the step."""
+    cycles: list[int] = Sites.of(program, timing).cycles.tolist()
+    return cycles
 
 
 def _title(site: Site) -> str:

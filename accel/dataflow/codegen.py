@@ -63,7 +63,7 @@ class _Writer:
     fenced: int = 0
     """Vector operators that the last fence waited for."""
     pending: list[VectorWork] = field(default_factory=list)
-    """Operators by samples that come next, one reading what another makes; a product may take them in parts."""
+    """Operators by samples since the last product, which the next one may take in parts."""
 
     def __post_init__(self) -> None:
         arch = self.planned.arch
@@ -135,7 +135,7 @@ class _Writer:
         gemm, mapping = scheduled.gemm, scheduled.mapping
         product, tiling = _product_of(gemm, mapping, self.arch), _tiling_of(mapping)
         west, north = (gemm.rhs, gemm.lhs) if mapping.swapped else (gemm.lhs, gemm.rhs)
-        lines = self._lines(west, product.west.size), self._lines(north, product.north.size)
+        lines = self._lines((west, product.west.size), (north, product.north.size))
         works, parts = self._take_parts(lines)
         lines = lines if works else (NO_LINES, NO_LINES)
         objects = self.tables.objects(scheduled, product, tile_kernels, _spills(product, tiling))
@@ -162,16 +162,27 @@ class _Writer:
             if view >= 0 and (stored == view).any():
                 self._use(names, Engine.STORE, first + int((stored == view).argmax()))
 
-    def _lines(self, operand: Operand, size: int) -> Lines:
-        """Return how the lines of an operand wait for the parts of the operator that makes it; none if it is there."""
-        made = {name for work in self.pending for name in work.writes}
-        return lines_of(operand, size, self.planned.step.batch) if made.intersection(operand.tensors) else NO_LINES
+    def _lines(self, *sides: tuple[Operand, int]) -> tuple[Lines, ...]:
+        """Return how the lines of each operand, of so many, wait for the parts of what makes it; none where it is there.
 
-    def _take_parts(self, lines: tuple[Lines, Lines]) -> tuple[list[VectorWork], Parts]:
-        """Return the operators that come next and their parts, for a product with these lines; add whole what has none."""
+        None for either if one is made here but may need all samples.
+        """
+        made = {name for work in self.pending for name in work.writes}
+        found = []
+        for operand, size in sides:
+            lines = NO_LINES
+            if not made.isdisjoint(operand.tensors):
+                lines = lines_of(operand, size, self.planned.step.batch)
+                if lines == NO_LINES:
+                    return (NO_LINES,) * len(sides)
+            found.append(lines)
+        return tuple(found)
+
+    def _take_parts(self, lines: tuple[Lines, ...]) -> tuple[list[VectorWork], Parts]:
+        """Return the operators since the last product and their parts, for one with these lines; add whole what has none."""
         batch, works = self.planned.step.batch, self.pending
         ends = part_ends(works, self.arch, batch)
-        if lines == (NO_LINES, NO_LINES) or len(ends) == 1:
+        if all(one == NO_LINES for one in lines) or len(ends) == 1:
             self._add_pending()
             works, ends = [], []
         self.pending = []
@@ -189,12 +200,15 @@ class _Writer:
                 site, kernel = self._site_and_kernel(work, samples)
                 rows.append(_instruction(Engine.VECTOR, site, kernel, Flag.FENCE if waits else Flag(0)))
                 needs.append(wanted)
-        counts = np.arange(1, len(ends) + 1)
-        zeros = np.zeros(len(ends), np.int64)
         parts = Parts(
-            np.concatenate(rows), np.concatenate(needs), counts * len(works), np.array(ends, np.int64), zeros, zeros[:0]
+            rows=np.concatenate(rows),
+            needs=np.concatenate(needs),
+            ends=np.arange(1, len(ends) + 1) * len(works),
+            samples=np.array(ends, np.int64),
+            done=np.zeros(len(ends), np.int64),
+            put=np.zeros(1, np.int64),
         )
-        return works, parts._replace(put=np.zeros(1, np.int64))
+        return works, parts
 
     def _note_parts(self, works: list[VectorWork], parts: Parts, rows: IntArray, first: int) -> None:
         """Take note of what parts, now among the instructions `rows` from `first` on, have made and used."""
@@ -206,7 +220,7 @@ class _Writer:
             self._use(work.writes, Engine.VECTOR, first + int(place))
 
     def _add_pending(self) -> None:
-        """Add the operators that come next, whole."""
+        """Add the operators since the last product, whole."""
         works, self.pending = self.pending, []
         for work in works:
             self._add_vector(work)

@@ -86,6 +86,8 @@ class VectorUnit:
 
     def stream(self, kernel: Kernel, site: Site, dram: Dram) -> None:
         """Do a kernel on whole tensors, or on some samples of them."""
+        if kernel.samples is not None and (kernel.op == "product" or not _is_by_sample(kernel, site)):
+            raise Fault(f"samples of {kernel.op} must be null, not {list(kernel.samples)}: it is no operator by samples")
         if kernel.op == "product":
             _multiply(kernel, dram)
             return
@@ -178,6 +180,11 @@ def _function(kernel: Kernel) -> str:
     if not isinstance(function, str):
         raise Fault(f"{kernel.op} must have attributes to be executed, not none; export the network again")
     return function
+
+
+def _is_by_sample(kernel: Kernel, site: Site) -> bool:
+    function = _function(kernel)
+    return function == "attention softmax" or (function in OPERATORS and site.stage is Stage.FORWARD)
 
 
 def _of_samples(kernel: Kernel, function: str, samples: tuple[int, int], dram: Dram) -> Dram:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from naive_search import every_mapping
 from random_gemms import random_arch, random_gemm
+from small_traces import linear, vector
 
 from accel.api import compile_step, resolve_arch, resolve_trace, step_options
 from accel.dataflow.codegen import compile_schedule
@@ -22,6 +23,8 @@ from accel.program import Engine, Flag
 from accel.schedule import Footprint, Mapping, Schedule, ScheduledGemm, Search, Segment, Step, VectorWork
 from accel.sim.machine import run_program
 from accel.sim.step import simulate_step
+from accel.tokens import resolve_tokens
+from accel.trace import Free, Matmul, Trace
 
 NO_SEARCH = Search(1, 1, 0)
 
@@ -198,6 +201,34 @@ def test_a_product_begins_with_the_first_samples_while_operators_do_the_others()
         last = (int(program.instructions["row"][load]) + int(program.instructions["rows"][load]) - 1) // pixels
         part = next(at for at, (first, count) in enumerate(samples) if last < first + count)
         assert timing.start[load] >= timing.done[relu[part]]
+
+
+def needs_of_loads(program, layer):
+    """Return for each load of a layer's forward pass the last instruction of VECTOR that it waits for, and its tensors."""
+    needs, tables = resolve_tokens(program), program.tables
+    loads = np.flatnonzero(at_site(program, layer) & (program.instructions["opcode"] == Engine.LOAD))
+    views = [tables.views[place] for place in program.instructions["object"][loads]]
+    return [
+        (needs[load, Engine.VECTOR], [tables.tensors[number].name for number in view.tensors])
+        for load, view in zip(loads, views, strict=True)
+    ]
+
+
+def test_an_operand_that_may_need_all_samples_waits_for_them_beside_one_that_does_not():
+    """Of two operands that are made just before, one lies in two tensors: nothing says which samples its tiles need."""
+    gelu = {"in_elems": 64 * 64, "op": "gelu"}
+    layers = [linear(f"l{at}", "x", 64, 64, 64) for at in (1, 2)]
+    layers += [vector(f"g{at}", sources=(f"l{at}",), **gelu) for at in (1, 2)]
+    layers += [Free(name="cat", inputs=("g2", "x"), kind="cat"), Matmul(name="mm", inputs=("g1", "cat"), m=64, n=64, k=64)]
+    layers += [vector("loss", "mse_loss", ("mm",), 64 * 64, 1, window=64 * 64)]
+    trace = Trace(name="odd", inputs=("x",), layers=tuple(layers))
+    program = compile_step(trace, resolve_arch("sat-vcu1525").replace(vector_lanes=1), batch=16)
+    vectors = np.flatnonzero(program.instructions["opcode"] == Engine.VECTOR)
+    kernels = [program.tables.kernels[place] for place in program.instructions["object"][vectors]]
+    names = [[program.tables.tensors[number].name for number in kernel.writes] for kernel in kernels]
+    for needed, tensors in needs_of_loads(program, "mm"):
+        for name in {"g1", "g2"} & {*tensors}:
+            assert needed > max(at for at, written in enumerate(names) if name in written)
 
 
 @pytest.mark.parametrize("batch", [1, 5, 64])
