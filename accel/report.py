@@ -171,7 +171,10 @@ class Report:
 
     @property
     def bound_speedup(self) -> float | None:
-        """Speedup if every product of both steps ran at its lower bound (PEs, DRAM), vector and update time as they are."""
+        """Speedup if every product of both steps ran at its lower bound (PEs, DRAM), vector and update time as they are.
+
+        Both steps gain by that: the speedup itself may be a little more.
+        """
         return self.baseline.bound_cycles / self.bound_cycles if self.baseline else None
 
     @property
