@@ -184,7 +184,8 @@ def test_the_page_finds_the_front_and_shows_a_point_with_what_reproduces_it(chro
     commands = text_of(chromium, "#point-commands").split("\n")
     capsys.readouterr()
     assert main(["pareto", str(folder), "--point", str(point)]) == 0
-    assert capsys.readouterr().out.splitlines()[-2:] == commands
+    hint = "with --arch-out . the files of these machines are written"
+    assert capsys.readouterr().out.splitlines()[-3:] == [*commands, hint]
     assert text_of(chromium, "#machine-command") == f"accel pareto {folder} --point {point} --arch-out ."
     assert main([*shlex.split(commands[0].replace(arch.name, str(tmp_path / arch.name)))[1:], "--json", "-"]) == 0
     cycles = json.loads(capsys.readouterr().out)["totals"]["cycles"]
