@@ -7,6 +7,9 @@ READY_ALL := $(VENV)/.ready-all
 
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
+# Python keeps what it compiles, whatever the surroundings say: each process of a test imports up to 2,000 modules.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test lint bench soak clean
 
 $(READY): pyproject.toml constraints.txt

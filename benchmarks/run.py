@@ -99,7 +99,7 @@ def _options(arch: Arch, name: str, batch: int) -> Options:
 
 def _mappings(gemms: Sequence[ScheduledGemm], timing: Timing) -> dict[str, int]:
     """Return how many mappings were considered; of equal products only one is searched, so only one counts."""
-    distinct = {_without_names(found.gemm): found.search for found in gemms}
+    distinct = {id(found.search): found.search for found in gemms}
     covered = sum(search.covered for search in distinct.values())
     evaluated = sum(search.evaluated for search in distinct.values())
     return {
@@ -110,11 +110,6 @@ def _mappings(gemms: Sequence[ScheduledGemm], timing: Timing) -> dict[str, int]:
         "covered per CPU second of search": round(covered / timing.cpu_seconds),
         "evaluations per CPU second of search": round(evaluated / timing.cpu_seconds),
     }
-
-
-def _without_names(gemm: Gemm) -> Gemm:
-    lhs, rhs = replace(gemm.lhs, name=""), replace(gemm.rhs, name="")
-    return replace(gemm, layer="", stage=Stage.FORWARD, part="", lhs=lhs, rhs=rhs, macs_nominal=0)
 
 
 def random_gemms(count: int) -> list[Gemm]:
@@ -166,9 +161,8 @@ def one_gemm_lines() -> list[Line]:
 def command_lines(folder: Path) -> list[Line]:
     """Time the command in a fresh process: first with an empty cache of compiled code, then with a warm one."""
     command = [sys.executable, "-m", "accel", "simulate", "resnet50", "--json", "-"]
-    runs = [
-        time_process(command, folder / "command.json", folder, NUMBA_CACHE_DIR=str(folder / "numba")) for _ in range(1 + RUNS)
-    ]
+    environment = {"NUMBA_CACHE_DIR": str(folder / "numba"), "PYTHONDONTWRITEBYTECODE": ""}  # empty: modules are compiled once
+    runs = [time_process(command, folder / "command.json", folder, **environment) for _ in range(1 + RUNS)]
     return [
         Line("accel simulate resnet50, fresh process", median(runs[1:]), "goal", 1.5),
         Line("  its very first run: compiles", runs[0], "goal", 20.0),
@@ -181,14 +175,17 @@ def peer_lines(folder: Path) -> list[Line]:
     scale_sim.write_topology(topology, "resnet18")
     trace, _ = read_topology(topology)
     arch = preset("sat-vcu1525")
-    ours = time_function(lambda: accel.simulate(trace, arch, method="dense", batch=1, baseline=False), RUNS)
+    options = {"method": "dense", "batch": 1, "baseline": False}
+    machine = time_function(lambda: accel.simulate(trace, arch, **options), RUNS)
+    summed = time_function(lambda: accel.simulate(trace, arch, **options, model="closed-form"), RUNS)
     unit_bytes = 1 if sys.platform == "darwin" else 1024
-    ours = Timing(ours.cpu_seconds, ours.wall_seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit_bytes)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit_bytes
     peer, peer_cycles = scale_sim.run(topology, folder)
-    notes = {"times less than SCALE-Sim by the clock": round(peer.wall_seconds / ours.wall_seconds)}
+    of_peer = "SCALE-Sim", peer.cpu_seconds
     return [
         Line("SCALE-Sim 3.0.0: ResNet-18 forward, OS, batch 1", peer, "", None, peer_cycles),
-        Line("accel: its whole training step, same file", ours, "SCALE-Sim", peer.cpu_seconds, notes | _forward_cycles(trace)),
+        Line("accel: its whole training step, same file", replace(summed, peak_bytes=peak), *of_peer, _forward_cycles(trace)),
+        Line("  the same, instruction by instruction", replace(machine, peak_bytes=peak), *of_peer),
     ]
 
 
