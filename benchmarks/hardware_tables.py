@@ -18,6 +18,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pages
+
 from accel.arch import Arch
 from accel.presets import preset
 from accel.rtl import synth
@@ -32,7 +34,6 @@ from accel.sim import resources
 Table = list[list[object]]
 """The first row is the header."""
 
-PAGE = Path(__file__).parents[1] / "docs" / "hardware.md"
 MODEL = Path(resources.__file__).with_name("resources.json")
 BOTH = ("OS", "WS")
 XCUP = ["LUT", "inverters", "memory LUT", "FF", "DSP"]
@@ -319,16 +320,6 @@ def as_markdown(rows: Table) -> str:
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
-def write(name: str, text: str) -> None:
-    """Put a table between its two marks in the page."""
-    start, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
-    page = PAGE.read_text(encoding="utf-8")
-    before, found, rest = page.partition(start)
-    if not found or end not in rest:
-        raise SystemExit(f"{PAGE} must have the marks of table {name}")
-    PAGE.write_text(before + start + text + end + rest.partition(end)[2], encoding="utf-8")
-
-
 class _NotCached(Exception):
     """A table needs a tool that --cached forbids."""
 
@@ -353,7 +344,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             continue
         print(f"{name}:\n{text}\n", flush=True)
         if options.write:
-            write(name, text)
+            pages.put("hardware.md", name, text)
 
 
 if __name__ == "__main__":

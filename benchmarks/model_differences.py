@@ -6,15 +6,12 @@ python benchmarks/model_differences.py --write    and put it into the page
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
+import pages
 
 from accel import networks
 from accel.api import simulate
 from accel.errors import ScheduleError
 
-PAGE = Path(__file__).parents[1] / "docs" / "fidelity.md"
-START, END = "<!-- model differences -->", "<!-- end of model differences -->"
 MACHINES = ("sat-vcu1525", "edge-kv260", "dc-128")
 BATCH = 64
 
@@ -41,17 +38,5 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Compare the two models of a step over all shipped networks.")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/fidelity.md")
-    options = parser.parse_args()
-    made = table()
-    print(made)
-    if options.write:
-        text = PAGE.read_text(encoding="utf-8")
-        before, after = text.split(START)[0], text.split(END)[1]
-        PAGE.write_text(f"{before}{START}\n{made}\n{END}{after}", encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    pages.run("Compare the two models of a step over all shipped networks.", "fidelity.md", {"model differences": table})

@@ -10,10 +10,10 @@ energy, and time only where the operation waits for DRAM.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+
+import pages
 
 from accel.api import resolve_arch, resolve_trace, step_options
 from accel.arch import Arch
@@ -24,8 +24,6 @@ from accel.schedule import Schedule, Step
 from accel.sim.energy import step_energy
 from accel.sim.step import simulate_step
 
-PAGE = Path(__file__).parents[1] / "docs" / "scheduling.md"
-START, END = "<!-- retention -->", "<!-- end of retention -->"
 NETWORKS = ("resnet9", "vgg19", "vit-cifar", "resnet18-64", "resnet50")
 ARCH, ENERGIES, BATCH = "sat-vcu1525", "fpga-16nm", 64
 
@@ -94,17 +92,5 @@ def table() -> str:
     return "\n".join(heads + [row_of(network, arch) for network in NETWORKS])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Bound what retention between operations could save.")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/scheduling.md")
-    options = parser.parse_args()
-    made = table()
-    print(made)
-    if options.write:
-        text = PAGE.read_text(encoding="utf-8")
-        before, after = text.split(START)[0], text.split(END)[1]
-        PAGE.write_text(f"{before}{START}\n{made}\n{END}{after}", encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    pages.run("Bound what retention between operations could save.", "scheduling.md", {"retention": table})

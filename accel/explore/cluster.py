@@ -120,7 +120,7 @@ def _own(workers: int) -> Iterator[Client]:
     options = {"host": "127.0.0.1", "memory_limit": 0, "dashboard_address": None, "silence_logs": "CRITICAL"}
     with dask.config.set({"distributed.scheduler.allowed-failures": _DEATHS}):
         with _uninterrupted():
-            cluster: Any = LocalCluster(workers, 1, **options)
+            cluster: Any = LocalCluster(n_workers=workers, threads_per_worker=1, **options)
         try:
             with Client(cluster) as client:
                 yield client

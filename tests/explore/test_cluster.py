@@ -17,23 +17,26 @@ LocalCluster = pytest.importorskip("distributed").LocalCluster
 
 
 def test_several_processes_find_the_same_though_one_is_killed(space, whole, tmp_path, one_by_one):
-    killed = []
+    started, killed = [], []
 
     def kill_one(progress):
         if not killed:
-            killed.append(multiprocessing.active_children()[0])
+            started.extend(multiprocessing.active_children())
+            killed.append(started[0])
             killed[0].kill()
 
     progress = sweep(space, tmp_path / "out", workers=2, sampler="random", report=kill_one)
     assert (progress.done, progress.total, progress.problems) == (36, 36, 12)
     pd.testing.assert_frame_equal(Results.load(tmp_path / "out").table, whole)
+    assert len(started) == 2
     assert not killed[0].is_alive()
     assert multiprocessing.active_children() == []
 
 
 def test_the_workers_of_a_scheduler_find_the_same_twice_at_once(space, whole, tmp_path, one_by_one):
     other = Space.from_text(TEXT.replace("batch = 2", "batch = 4"), "space.toml")
-    with LocalCluster(2, 2, processes=False, protocol="tcp", dashboard_address=None) as local, ThreadPoolExecutor(2) as pool:
+    options = {"processes": False, "protocol": "tcp", "dashboard_address": None}
+    with LocalCluster(n_workers=2, threads_per_worker=2, **options) as local, ThreadPoolExecutor(2) as pool:
         assert local.scheduler_address.startswith("tcp://127.0.0.1:")
         for done in pool.map(
             lambda each: sweep(each, tmp_path / each.digest, scheduler=local.scheduler_address), (space, other)
