@@ -39,11 +39,11 @@ def row_of(where: str, objective: str, report: Report, first: Report) -> str:
     assert report.energy is not None
     assert report.objective_gap_frac is not None
     texts = [
-        f"{value:,.4g}" + ("" if report is first else f" ({value / base - 1:+.2%})")
+        (f"{value:,.0f}" if value >= 1000 else f"{value:#.4g}") + ("" if report is first else f" ({value / base - 1:+.2%})")
         for value, base in zip(amounts(report), amounts(first), strict=True)
     ]
     moving = report.energy.joules - report.energy.table.static_watts.value * report.seconds
-    cells = [where, objective, *texts[:2], f"{moving:.3g}", texts[2], f"{100 * report.objective_gap_frac:.2g}%"]
+    cells = [where, objective, *texts[:2], f"{moving:#.3g}", texts[2], f"{100 * report.objective_gap_frac:.2g}%"]
     return "| " + " | ".join(cells) + " |"
 
 
