@@ -52,11 +52,11 @@ def test_kills_of_a_sweep_with_workers_leave_none_of_them_and_change_nothing(tmp
     pytest.importorskip("distributed")
     (tmp_path / "space.toml").write_text(WIDE)
     command = [sys.executable, "-m", "accel", "explore", str(tmp_path / "space.toml"), "--out", str(tmp_path / "out")]
-    command += ["--workers", "2", "--budget", "3000", "--sampler", "random"]
+    command += ["--workers", "2", "--budget", "9000", "--sampler", "random"]
     generator, killed = Random(3), 0
     for _ in range(10):
         child = subprocess.Popen(command, env=os.environ | PYTHON, start_new_session=True, stdout=subprocess.DEVNULL)
-        time.sleep(generator.uniform(5, 25))
+        time.sleep(generator.uniform(2, 8))
         child.kill()
         killed += child.wait() == -signal.SIGKILL
         deadline = time.monotonic() + 30
@@ -65,9 +65,9 @@ def test_kills_of_a_sweep_with_workers_leave_none_of_them_and_change_nothing(tmp
             time.sleep(0.1)
     assert killed > 2
     subprocess.run(command, env=os.environ | PYTHON, check=True, capture_output=True)
-    sweep(Space.from_text(WIDE, "space.toml"), tmp_path / "whole", sampler="random", budget="3000")
+    sweep(Space.from_text(WIDE, "space.toml"), tmp_path / "whole", sampler="random", budget="9000")
     whole, table = (Results.load(tmp_path / name).table for name in ("whole", "out"))
-    assert len(whole) == 3000
+    assert len(whole) == 9000
     pd.testing.assert_frame_equal(table, whole)
 
 
