@@ -19,8 +19,8 @@ from distributed import Client, KilledWorker, LocalCluster, Worker, WorkerPlugin
 from distributed.comm.core import CommClosedError
 
 from accel.errors import ConfigError
+from accel.explore.chunks import Chunk, Local
 from accel.explore.space import Space
-from accel.explore.sweeping import Chunk, Local
 
 CONNECT_SECONDS = 20.0
 """Until a scheduler must answer, and have a worker."""
