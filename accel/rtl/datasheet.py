@@ -6,20 +6,18 @@ import re
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from string import Template
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from accel.counters import COUNTERS
 from accel.golden.feed import PSUM_TURN_CYCLES
 from accel.rtl.array import COMMAND_TO_OPERAND_CYCLES, HANDSHAKE_CYCLES, RESULT_TO_OUT_CYCLES
 from accel.rtl.bench import TEMPLATES
 from accel.rtl.command import Run
+from accel.rtl.design import Design
 from accel.rtl.parameters import COUNT_BITS, COUNTER_BITS, ArrayParameters
 from accel.rtl.sore import Sore
 from accel.rtl.top import Field, Port
 from accel.rtl.vectors import SEED
-
-if TYPE_CHECKING:
-    from accel.rtl.package import Design
 
 _STREAM_ORDERS = {
     "tiles OS": "Product by product, along m, along n, the last the fastest.",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, get_args
+from typing import Any
 
 from accel.arch import Arch
 from accel.errors import ConfigError
@@ -21,7 +21,8 @@ except ImportError:
 from accel.counters import COUNTERS
 from accel.rtl import datasheet
 from accel.rtl.array import COMMAND_TO_OPERAND_CYCLES, HANDSHAKE_CYCLES, RESULT_TO_OUT_CYCLES
-from accel.rtl.bench import HIERARCHY, TEMPLATES, Example, array_bench, sore_bench, uspe_bench
+from accel.rtl.bench import HIERARCHY, TEMPLATES, array_bench, sore_bench, uspe_bench
+from accel.rtl.design import Design, Top
 from accel.rtl.emit import check_prefix, emit
 from accel.rtl.parameters import COUNTER_BITS, ArrayParameters
 from accel.rtl.pe import Uspe
@@ -33,35 +34,10 @@ from accel.validation import write_text
 
 SCHEMA_VERSION = 1
 
-Top = Literal["array", "uspe", "sore"]
-TOPS: tuple[Top, ...] = get_args(Top)
-
 PREFIX = "nm_"
 """Of the names of modules and files, if no other is asked for."""
 
 Show = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Design:
-    """A top module and all that is said about it."""
-
-    top: Top
-    prefix: str
-    arch: Arch
-    parameters: ArrayParameters | SoreParameters
-    ports: tuple[Port, ...]
-    clock: str
-    latencies: dict[str, int]
-    """Cycles."""
-    verilog: dict[str, str]
-    bench: dict[str, str]
-    example: Example | None = None
-
-    @property
-    def name(self) -> str:
-        """Of the top module, and of the files that are named after it."""
-        return self.prefix + self.top
 
 
 def write_package(

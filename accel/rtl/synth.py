@@ -16,11 +16,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from accel.arch import Arch
 from accel.errors import ConfigError
 from accel.rtl.array import SystolicArray
+from accel.rtl.design import TOPS, Top
 from accel.rtl.emit import emit
 from accel.rtl.parameters import ArrayParameters
 from accel.rtl.pe import Uspe
@@ -28,7 +29,6 @@ from accel.rtl.sore import Sore, SoreParameters
 from accel.rtl.toolchain import run_nextpnr_ecp5, run_yosys
 
 Target = Literal["xcup", "ecp5"]
-Top = Literal["array", "uspe", "sore"]
 
 PLACED_ON = "LFE5U-85F, speed grade 6"
 PLACED_LUTS = 83_640
@@ -212,8 +212,8 @@ def synthesize_arch(
 
     `show` is told what is going on. With `is_placed` the whole is also placed and routed, as one design.
     """
-    if top not in get_args(Top):
-        raise ConfigError(f"top must be one of {', '.join(get_args(Top))}, not {top!r}")
+    if top not in TOPS:
+        raise ConfigError(f"top must be one of {', '.join(TOPS)}, not {top!r}")
     _check_target(target, is_placed)
     show("emitting Verilog")
     component = _component(arch, top)

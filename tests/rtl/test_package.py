@@ -14,7 +14,8 @@ from rtl_build import slang_lint
 
 from accel.errors import ConfigError
 from accel.presets import preset
-from accel.rtl.package import TOPS, package, write_package
+from accel.rtl.design import TOPS
+from accel.rtl.package import package, write_package
 from accel.rtl.toolchain import lint, verilator
 
 pytestmark = pytest.mark.rtl
