@@ -117,7 +117,8 @@ def evaluation(space: Space, workers: int, scheduler: str | None) -> Iterator[_C
 @contextmanager
 def _own(workers: int) -> Iterator[Client]:
     """Give a client of processes that start with it and end with it."""
-    options = {"host": "127.0.0.1", "memory_limit": 0, "dashboard_address": None, "silence_logs": "CRITICAL"}
+    # Any free port for the dashboard, which None does not switch off: Dask then wants 8787, of which there is one.
+    options = {"host": "127.0.0.1", "memory_limit": 0, "dashboard_address": "127.0.0.1:0", "silence_logs": "CRITICAL"}
     with dask.config.set({"distributed.scheduler.allowed-failures": _DEATHS}):
         with _uninterrupted():
             cluster: Any = LocalCluster(n_workers=workers, threads_per_worker=1, **options)

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 import pytest
-from small_space import TEXT
+from small_space import LOCAL, TEXT
 
 from accel.errors import ConfigError
 from accel.explore.space import Space
@@ -35,8 +35,7 @@ def test_several_processes_find_the_same_though_one_is_killed(space, whole, tmp_
 
 def test_the_workers_of_a_scheduler_find_the_same_twice_at_once(space, whole, tmp_path, one_by_one):
     other = Space.from_text(TEXT.replace("batch = 2", "batch = 4"), "space.toml")
-    options = {"processes": False, "protocol": "tcp", "dashboard_address": None}
-    with LocalCluster(n_workers=2, threads_per_worker=2, **options) as local, ThreadPoolExecutor(2) as pool:
+    with LocalCluster(n_workers=2, threads_per_worker=2, **LOCAL) as local, ThreadPoolExecutor(2) as pool:
         assert local.scheduler_address.startswith("tcp://127.0.0.1:")
         for done in pool.map(
             lambda each: sweep(each, tmp_path / each.digest, scheduler=local.scheduler_address), (space, other)
@@ -52,7 +51,7 @@ def test_a_scheduler_that_cannot_be_used_is_refused(space, tmp_path, monkeypatch
     for address in ("tcp://127.0.0.1:9", "nowhere"):
         with pytest.raises(ConfigError, match=f"^{problem.format(address)}$"):
             sweep(space, tmp_path, scheduler=address)
-    with LocalCluster(n_workers=0, threads_per_worker=1, processes=False, protocol="tcp", dashboard_address=None) as empty:
+    with LocalCluster(n_workers=0, threads_per_worker=1, **LOCAL) as empty:
         address = empty.scheduler_address
         problem = f"scheduler {address} must have workers; start one: dask worker {address}"
         with pytest.raises(ConfigError, match=f"^{problem}$"):

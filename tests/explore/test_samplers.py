@@ -5,7 +5,7 @@ import random
 
 import pandas as pd
 import pytest
-from small_space import WIDE
+from small_space import LOCAL, WIDE
 
 from accel.errors import ConfigError
 from accel.explore import sweeping
@@ -96,7 +96,7 @@ def test_several_workers_find_what_one_finds(space, tmp_path, monkeypatch, sampl
     local_cluster = pytest.importorskip("distributed").LocalCluster
     monkeypatch.setitem(GENERATIONS, sampler, 7)
     sweep(space, tmp_path / "one", sampler=sampler, budget="20")
-    with local_cluster(2, 1, processes=False, protocol="tcp", dashboard_address=None) as cluster:
+    with local_cluster(n_workers=2, threads_per_worker=1, **LOCAL) as cluster:
         sweep(space, tmp_path / "two", sampler=sampler, budget="20", scheduler=cluster.scheduler_address)
     pd.testing.assert_frame_equal(*(Results.load(tmp_path / name).table for name in ("one", "two")))
 
