@@ -39,4 +39,4 @@ def table() -> str:
 
 
 if __name__ == "__main__":
-    pages.run("Compare the two models of a step over all shipped networks.", "fidelity.md", {"model differences": table})
+    pages.run("Compare the two models of a step over all shipped networks.", "fidelity.md", {"model-differences": table})

@@ -87,7 +87,7 @@ def step_lines() -> list[Line]:
         Line("  step", time_function(lambda: simulate_step(planned), RUNS), "", None),
         Line("  the same, instruction by instruction", whole, "goal", 2.0, rate),
         Line("  compile", time_function(lambda: compile_schedule(planned), RUNS), "", None),
-        Line("  verify", time_function(lambda: verify(program), RUNS), "", None),
+        Line("verify a program from a file", time_function(lambda: verify(program), RUNS), "", None),
         Line("  run", run, "", None),
     ]
 
