@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pages
+from pages import Table
 
 from accel.arch import Arch
 from accel.presets import preset
@@ -30,9 +31,6 @@ from accel.rtl.parameters import ArrayParameters
 from accel.rtl.pe import Uspe
 from accel.rtl.synth import Placement, Synthesis, synthesize, synthesize_arch, synthesize_parts
 from accel.sim import resources
-
-Table = list[list[object]]
-"""The first row is the header."""
 
 MODEL = Path(resources.__file__).with_name("resources.json")
 BOTH = ("OS", "WS")
@@ -314,12 +312,6 @@ TABLES: dict[str, Callable[[], Table]] = {
 }
 
 
-def as_markdown(rows: Table) -> str:
-    header, *body = rows
-    lines = [header, ["---"] * len(header), *body]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
-
-
 class _NotCached(Exception):
     """A table needs a tool that --cached forbids."""
 
@@ -338,13 +330,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         synth.run_yosys = synth.run_nextpnr_ecp5 = _refuse  # type: ignore[assignment]
     for name in TABLES if "all" in options.tables else options.tables:
         try:
-            text = as_markdown(TABLES[name]())
+            table = TABLES[name]()
         except _NotCached:
             print(f"{name}: needs synthesis\n")
             continue
-        print(f"{name}:\n{text}\n", flush=True)
-        if options.write:
-            pages.put("hardware.md", name, text)
+        pages.show("hardware.md", name, table, options.write)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ measured here runs in a single thread.
 from __future__ import annotations
 
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -59,5 +60,9 @@ def time_process(command: Sequence[str], log: Path, folder: Path, **environment:
     if process.returncode:
         end = log.read_text(encoding="utf-8")[-2000:]
         raise RuntimeError(f"{command[0]} must end with exit status 0, not {process.returncode}:\n{end}")
-    unit_bytes = 1 if sys.platform == "darwin" else 1024
-    return Timing(usage.ru_utime + usage.ru_stime, wall, usage.ru_maxrss * unit_bytes)
+    return Timing(usage.ru_utime + usage.ru_stime, wall, peak_bytes(usage))
+
+
+def peak_bytes(usage: resource.struct_rusage) -> int:
+    """Return the largest memory that a process had, by what the system counted of it."""
+    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -7,6 +7,7 @@ python benchmarks/model_differences.py --write    and put it into the page
 from __future__ import annotations
 
 import pages
+from pages import Table
 
 from accel import networks
 from accel.api import simulate
@@ -28,15 +29,12 @@ def difference(network: str, arch: str, method: str) -> str:
     return f"{100 * (cycles[0] / cycles[1] - 1):+.2f}"
 
 
-def table() -> str:
-    """Return the table in Markdown: networks down, machines across, dense and BDWP 2:8."""
-    heads = [f"{arch}, {method}" for arch in MACHINES for method in ("dense", "bdwp")]
-    lines = ["| network | " + " | ".join(heads) + " |", "|---" * (1 + len(heads)) + "|"]
-    for network in networks.names():
-        cells = [difference(network, arch, method) for arch in MACHINES for method in ("dense", "bdwp")]
-        lines.append(f"| {network} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+def table() -> Table:
+    """Return the table: networks down, machines across, dense and BDWP 2:8."""
+    runs = [(arch, method) for arch in MACHINES for method in ("dense", "bdwp")]
+    rows = ([network, *(difference(network, *run) for run in runs)] for network in networks.names())
+    return [["network", *map(", ".join, runs)], *rows]
 
 
 if __name__ == "__main__":
-    pages.run("Compare the two models of a step over all shipped networks.", "fidelity.md", {"model-differences": table})
+    pages.run("Compare the two models of a step over all shipped networks.", "fidelity.md", "model-differences", table)

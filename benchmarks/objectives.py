@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import get_args
 
 import pages
+from pages import Table
 
 from accel.api import simulate
 from accel.report import Report
@@ -18,7 +19,7 @@ CASES = [(network, arch) for network in ("resnet50", "vit-b16") for arch in ("sa
 ENERGIES, BATCH = "fpga-16nm", 32
 
 
-def rows_of(network: str, arch: str) -> list[str]:
+def rows_of(network: str, arch: str) -> Table:
     """Return the rows of one step, one for each objective."""
     reports = {
         objective: simulate(network, arch, batch=BATCH, energy=ENERGIES, objective=objective, baseline=False)
@@ -28,7 +29,7 @@ def rows_of(network: str, arch: str) -> list[str]:
     return [row_of(f"{network}, {arch}" if report is first else "", name, report, first) for name, report in reports.items()]
 
 
-def row_of(where: str, objective: str, report: Report, first: Report) -> str:
+def row_of(where: str, objective: str, report: Report, first: Report) -> list[object]:
     """Return one row; in brackets is the difference from the schedule for time."""
 
     def amounts(one: Report) -> tuple[float, float, float]:
@@ -43,16 +44,14 @@ def row_of(where: str, objective: str, report: Report, first: Report) -> str:
         for value, base in zip(amounts(report), amounts(first), strict=True)
     ]
     moving = report.energy.joules - report.energy.table.static_watts.value * report.seconds
-    cells = [where, objective, *texts[:2], f"{moving:#.3g}", texts[2], f"{100 * report.objective_gap_frac:.2g}%"]
-    return "| " + " | ".join(cells) + " |"
+    return [where, objective, *texts[:2], f"{moving:#.3g}", texts[2], f"{100 * report.objective_gap_frac:.2g}%"]
 
 
-def table() -> str:
-    """Return the table in Markdown."""
+def table() -> Table:
+    """Return the table of all cases."""
     heads = ["", "objective", "time (s)", "energy (J)", "of that not static", "energy-delay (J s)", "gap to the bound"]
-    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-    return "\n".join(lines + [row for case in CASES for row in rows_of(*case)])
+    return [heads, *(row for case in CASES for row in rows_of(*case))]
 
 
 if __name__ == "__main__":
-    pages.run("Compare the objectives of a schedule.", "scheduling.md", {"objectives": table})
+    pages.run("Compare the objectives of a schedule.", "scheduling.md", "objectives", table)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pages
+from pages import Table
 
 from accel.api import resolve_arch, resolve_trace, step_options
 from accel.arch import Arch
@@ -69,7 +70,7 @@ def savings(planned: Schedule) -> tuple[int, float]:
     return saved_bytes, saved_cycles
 
 
-def row_of(network: str, arch: Arch) -> str:
+def row_of(network: str, arch: Arch) -> list[object]:
     """Return the row of one network."""
     step: Step = lower(resolve_trace(network), step_options(arch, "bdwp", "2:8", BATCH, None, "sgd", True))
     planned = schedule(step, arch)
@@ -82,15 +83,14 @@ def row_of(network: str, arch: Arch) -> str:
         saved_cycles / sum(row.cycles for row in rows),
         saved_bytes * pj_per_byte * PJ / joules,
     )
-    return f"| {network} | " + " | ".join(f"{100 * share:.2g}%" for share in shares) + " |"
+    return [network, *(f"{100 * share:.2g}%" for share in shares)]
 
 
-def table() -> str:
-    """Return the table in Markdown."""
+def table() -> Table:
+    """Return the table of all networks."""
     arch = resolve_arch(ARCH)
-    heads = ["| network | of DRAM bytes | of time | of energy |", "|---|---|---|---|"]
-    return "\n".join(heads + [row_of(network, arch) for network in NETWORKS])
+    return [["network", "of DRAM bytes", "of time", "of energy"], *(row_of(network, arch) for network in NETWORKS)]
 
 
 if __name__ == "__main__":
-    pages.run("Bound what retention between operations could save.", "scheduling.md", {"retention": table})
+    pages.run("Bound what retention between operations could save.", "scheduling.md", "retention", table)

@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import scale_sim
-from measure import Timing, median, time_function, time_process
+from measure import Timing, median, peak_bytes, time_function, time_process
 from rich.console import Console
 from rich.table import Table
 
@@ -87,8 +87,8 @@ def step_lines() -> list[Line]:
         Line("  step", time_function(lambda: simulate_step(planned), RUNS), "", None),
         Line("  the same, instruction by instruction", whole, "goal", 2.0, rate),
         Line("  compile", time_function(lambda: compile_schedule(planned), RUNS), "", None),
-        Line("verify a program from a file", time_function(lambda: verify(program), RUNS), "", None),
         Line("  run", run, "", None),
+        Line("verify a program from a file", time_function(lambda: verify(program), RUNS), "", None),
     ]
 
 
@@ -178,8 +178,7 @@ def peer_lines(folder: Path) -> list[Line]:
     options = {"method": "dense", "batch": 1, "baseline": False}
     machine = time_function(lambda: accel.simulate(trace, arch, **options), RUNS)
     summed = time_function(lambda: accel.simulate(trace, arch, **options, model="closed-form"), RUNS)
-    unit_bytes = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit_bytes
+    peak = peak_bytes(resource.getrusage(resource.RUSAGE_SELF))
     peer, peer_cycles = scale_sim.run(topology, folder)
     of_peer = "SCALE-Sim", peer.cpu_seconds
     return [

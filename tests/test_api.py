@@ -71,11 +71,7 @@ def check_sums(report):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("network", networks.names())
 def test_every_method_and_pattern_runs_on_every_shipped_network(network, method):
-    models = {pattern: "machine" if pattern == "2:8" else "closed-form" for pattern in PATTERNS}
-    reports = {
-        pattern: simulate(network, method=method, pattern=pattern, batch=2, baseline=False, model=model)
-        for pattern, model in models.items()
-    }
+    reports = {pattern: simulate(network, method=method, pattern=pattern, batch=2, baseline=False) for pattern in PATTERNS}
     for report in reports.values():
         check_sums(report)
     savings = {pattern: report.mac_saving_frac for pattern, report in reports.items()}

@@ -1,5 +1,7 @@
 """A small space, the table of all its points, and sweeps of one point after the other."""
 
+from functools import partial
+
 import pytest
 from small_space import TEXT
 
@@ -29,3 +31,10 @@ def one_by_one(monkeypatch):
     """Make every chunk one point."""
     monkeypatch.setattr(sweeping, "_FIRST_CHUNK", 1)
     monkeypatch.setattr(sweeping, "CHUNK_SECONDS", 0)
+
+
+@pytest.fixture
+def local_cluster():
+    """What starts a Dask cluster in this process, beside those of other tests: its dashboard takes any free port."""
+    distributed = pytest.importorskip("distributed")
+    return partial(distributed.LocalCluster, processes=False, protocol="tcp", dashboard_address="127.0.0.1:0")

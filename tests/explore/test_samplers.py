@@ -5,7 +5,7 @@ import random
 
 import pandas as pd
 import pytest
-from small_space import LOCAL, WIDE
+from small_space import WIDE
 
 from accel.errors import ConfigError
 from accel.explore import sweeping
@@ -92,11 +92,10 @@ def test_a_stopped_search_goes_on_to_the_same_table(space, tmp_path, monkeypatch
 
 
 @BOTH
-def test_several_workers_find_what_one_finds(space, tmp_path, monkeypatch, sampler):
-    local_cluster = pytest.importorskip("distributed").LocalCluster
+def test_several_workers_find_what_one_finds(space, tmp_path, monkeypatch, local_cluster, sampler):
     monkeypatch.setitem(GENERATIONS, sampler, 7)
     sweep(space, tmp_path / "one", sampler=sampler, budget="20")
-    with local_cluster(n_workers=2, threads_per_worker=1, **LOCAL) as cluster:
+    with local_cluster(n_workers=2, threads_per_worker=1) as cluster:
         sweep(space, tmp_path / "two", sampler=sampler, budget="20", scheduler=cluster.scheduler_address)
     pd.testing.assert_frame_equal(*(Results.load(tmp_path / name).table for name in ("one", "two")))
 

@@ -29,7 +29,3 @@ WIDE = TEXT.replace("array_rows = [2, 4, 8]", "array_rows = {from = 1, to = 40, 
 def taken(sampler, seed=0, size=36, first=36):
     """Return the first points of an order."""
     return np.concatenate(list(order(size, sampler, seed, first))).tolist()
-
-
-LOCAL = {"processes": False, "protocol": "tcp", "dashboard_address": "127.0.0.1:0"}
-"""Options of a Dask cluster in this process that any number of tests may have at the same time."""
